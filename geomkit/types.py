@@ -1,0 +1,268 @@
+"""The frozen records that pass between stages, and nothing else.
+
+    Sample -> Plan -> Activations -> Measurement, Difference, ProbeResult -> Analysis
+
+Arrays put samples first: `(samples, dim)`. A number never travels alone: it carries its site,
+modality, sample count, interval, chance level and the direction that counts as better. A missing
+number is `None` with a note, never NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["text", "image", "audio", "video"]
+Better = Literal["lower", "higher", "neither"]
+Status = Literal["PASS", "FAIL", "WARN", "NOT RUN", "info"]
+
+MODALITIES: tuple[Modality, ...] = ("text", "image", "audio", "video")
+"""Canonical order; every table and legend follows it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waveform:
+    """Mono sound in memory: `samples` float32 in [-1, 1], `rate` in hertz."""
+
+    samples: NDArray[np.float32]
+    rate: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One thing in the world, seen through one or more modalities under one id.
+
+    `labels` are named by captions; `controls` are attributes that the media have but no caption
+    ever names (the negative control). Samples of equal `group` count as the same thing: they are
+    kept on one side of a split and are correct answers for each other in retrieval.
+    """
+
+    id: str
+    text: str | None = None
+    image: Any = None  # a Path, or a PIL image
+    audio: Path | Waveform | None = None
+    video: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    controls: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities this sample has, in canonical order."""
+        return tuple(m for m in MODALITIES if getattr(self, m) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One forward pass to do: a sample in one modality. Pairs are rows of equal `id`."""
+
+    index: int
+    id: str
+    modality: Modality
+    content_sha: str
+    group: str
+    text: str = ""  # the caption of the sample, whatever the row's modality, for people to read
+    labels: Mapping[str, str] = field(default_factory=dict)
+    controls: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every checkpoint of a run is shown: written first, hashed, never changed."""
+
+    schema: str
+    dataset: str
+    rows: tuple[Row, ...]
+    prompts: Mapping[str, str]  # modality -> instruction that follows the content
+    poolings: tuple[str, ...]
+    sites: tuple[str, ...]  # empty: every site of the decoder
+    batches: tuple[tuple[int, ...], ...]  # row indexes; one modality a batch
+    shard_batches: int  # how many batches make a shard
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces to argue about."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, indent=1)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON: two captures are comparable when it is equal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """Where a captured checkpoint came from; `<checkpoint>/checkpoint.json` in the run folder."""
+
+    name: str
+    source: str
+    revision: str
+    architecture: str
+    weights_sha: str
+    decoder_sha: str
+    towers_sha: str  # everything outside the decoder and the head
+    adapter_sha: str  # empty when the checkpoint is no adapter
+    merged: bool
+    template_sha: str
+    dtype: str
+    attention: str
+    sites: tuple[str, ...]
+    dim: int
+    versions: Mapping[str, str]
+    gate: Mapping[str, Any]  # check -> {"passed": bool, "value": float | None, "tolerance": ...}
+    training: Mapping[str, Any] = field(default_factory=dict)  # training.json of the adapter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activations:
+    """One checkpoint, site, pooling and modality: `states` float32 `(samples, dim)`, plan order."""
+
+    checkpoint: str
+    site: str
+    pooling: str
+    modality: Modality
+    states: NDArray[np.float32]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval and how it was made."""
+
+    low: float
+    high: float
+    level: float = 0.95
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number about one checkpoint at one site.
+
+    `modality` is a modality ("image"), an unordered pair ("image-text") or a direction
+    ("image->text"). `chance` is the value expected under the null, or the floor the metric can
+    reach. `value` is None when the metric is not defined here; `note` then says why.
+    """
+
+    metric: str
+    checkpoint: str
+    site: str
+    modality: str
+    value: float | None
+    interval: Interval | None
+    chance: float | None
+    better: Better
+    n: int
+    reference: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """After minus before on the same samples, with one paired interval.
+
+    `clear` is True when the interval excludes zero; `improved` says whether the sign is the
+    better one (None when the metric has no better direction or the difference is not clear).
+    """
+
+    metric: str
+    before: str
+    after: str
+    site: str
+    modality: str
+    value: float | None
+    interval: Interval | None
+    better: Better
+    n: int
+    note: str = ""
+
+    @property
+    def clear(self) -> bool:
+        """True when the interval excludes zero."""
+        return self.interval is not None and (self.interval.low > 0 or self.interval.high < 0)
+
+    @property
+    def improved(self) -> bool | None:
+        """True or False for a clear change in or against the better direction, else None."""
+        if not self.clear or self.value is None or self.better == "neither":
+            return None
+        return (self.value > 0) == (self.better == "higher")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """A linear probe trained on one modality and tested on another (or on the same).
+
+    `spoken` is False for the negative controls: attributes no caption ever names. `accuracy` and
+    its interval are on held-out groups; `majority` answers the commonest training class;
+    `control` is the accuracy when each class's labels are shuffled before training (Hewitt and Liang 2019);
+    `selectivity` = accuracy - control.
+    """
+
+    attribute: str
+    spoken: bool
+    train_on: Modality
+    test_on: Modality
+    checkpoint: str
+    site: str
+    accuracy: float | None
+    interval: Interval | None
+    majority: float
+    chance: float
+    control: float | None
+    selectivity: float | None
+    n_train: int
+    n_test: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One line of the verdict table: did this metric improve in this modality?"""
+
+    metric: str
+    modality: str
+    role: Literal["trained", "untrained", "control"]
+    status: Status
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything measured on a run; what report and assertions read, and all they read."""
+
+    schema: str
+    plan_hash: str
+    dataset: str
+    checkpoints: tuple[str, ...]  # capture order; the first is the reference ("before")
+    sites: tuple[str, ...]
+    modalities: tuple[str, ...]
+    pairs: tuple[str, ...]  # "image-text", "audio-text", ...
+    trained: tuple[str, ...]  # modalities the last checkpoint's training saw; empty if unknown
+    headline: str
+    verdicts: tuple[Verdict, ...]
+    measurements: tuple[Measurement, ...]
+    differences: tuple[Difference, ...]
+    probes: tuple[ProbeResult, ...]
+    probe_differences: tuple[Difference, ...]  # metric "probe:<attribute>", modality "text->image"
+    skipped: tuple[Mapping[str, str], ...]  # id, modality, reason of rows that could not be read
+    provenance: Mapping[str, Any]  # plan prompts, checkpoint records, versions, seed
+
+    def find(self, metric: str, site: str, modality: str, checkpoint: str) -> Measurement:
+        """The one measurement of that name. Raises KeyError when it was not made."""
+        for m in self.measurements:
+            if (m.metric, m.site, m.modality, m.checkpoint) == (metric, site, modality, checkpoint):
+                return m
+        raise KeyError(f"no measurement {metric} at {site} for {modality} of {checkpoint}")
+
+    def change(self, metric: str, site: str, modality: str) -> Difference:
+        """The paired difference of that name. Raises KeyError when it was not made."""
+        for d in (*self.differences, *self.probe_differences):
+            if (d.metric, d.site, d.modality) == (metric, site, modality):
+                return d
+        raise KeyError(f"no difference {metric} at {site} for {modality}")
