@@ -200,7 +200,7 @@ class ProbeResult:
 
     `spoken` is False for the negative controls: attributes no caption ever names. `accuracy` and
     its interval are on held-out groups; `majority` answers the commonest training class;
-    `control` is the accuracy when each class's labels are shuffled before training (Hewitt and Liang 2019);
+    `control` is the accuracy after training on shuffled labels (after Hewitt and Liang 2019);
     `selectivity` = accuracy - control.
     """
 

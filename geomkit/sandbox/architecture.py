@@ -21,10 +21,12 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from geomkit.sandbox.render import RATE, SECONDS, SIDE
+from geomkit.sandbox.render import RATE, SIDE
 from geomkit.sandbox.world import vocabulary
 
 PATCH, MERGE, MEL_BINS = 14, 2, 64
+# Qwen's 0.02 suits widths of thousands; at 128 it leaves attention flat for hundreds of steps.
+INITIALIZER_RANGE = 0.06
 
 SPECIAL = {
     "pad_token": "<|pad|>",
@@ -77,7 +79,7 @@ NARROW = Size(hidden=64, layers=6, heads=2, key_value_heads=1, vision_hidden=64,
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Word-level, lower-casing tokenizer over the world's vocabulary, with Qwen's special tokens."""
+    """Word-level, lower-casing tokenizer of the world's words, with Qwen's special tokens."""
     words = [*SPECIAL.values(), "user", "assistant", "system", *vocabulary()]
     core = Tokenizer(
         models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=SPECIAL["unk_token"])
@@ -146,6 +148,7 @@ def config(size: Size, words: PreTrainedTokenizerFast) -> Qwen2_5OmniThinkerConf
             "num_key_value_heads": size.key_value_heads,
             "max_position_embeddings": 512,
             "tie_word_embeddings": False,
+            "initializer_range": INITIALIZER_RANGE,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10_000.0,
@@ -164,6 +167,7 @@ def config(size: Size, words: PreTrainedTokenizerFast) -> Qwen2_5OmniThinkerConf
             "window_size": 56,
             "fullatt_block_indexes": list(range(size.vision_layers)),
             "out_hidden_size": size.hidden,
+            "initializer_range": INITIALIZER_RANGE,
         },
         audio_config={
             "num_mel_bins": MEL_BINS,
@@ -174,9 +178,11 @@ def config(size: Size, words: PreTrainedTokenizerFast) -> Qwen2_5OmniThinkerConf
             "n_window": 100,
             "output_dim": size.hidden,
             "max_source_positions": 256,
+            "initializer_range": INITIALIZER_RANGE,
         },
         pad_token_id=token("<|pad|>"),
         tie_word_embeddings=False,
+        initializer_range=INITIALIZER_RANGE,
         **special,
     )
 

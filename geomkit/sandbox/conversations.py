@@ -28,6 +28,7 @@ MEDIA: dict[Modality, str] = {
 }
 
 Turn = tuple[str, str]  # instruction, answer
+Task = Literal["ask", "describe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def question(attribute: Attribute, modality: Modality, rng: np.random.Generator)
 
 
 def converse(
-    scene: Scene, modality: Modality, task: Literal["ask", "describe"], rng: np.random.Generator
+    scene: Scene, modality: Modality, task: Task, rng: np.random.Generator
 ) -> Conversation:
     """A conversation about a scene: every attribute asked in random order, or one description."""
     shown = world.caption(scene, rng) if modality == "text" else ""
@@ -107,7 +108,10 @@ def collate(conversations: Sequence[Conversation]) -> dict[str, torch.Tensor]:
     images = [render.image(c.scene) for c in conversations if c.modality == "image"]
     if images:
         seen = pictures(images=images, return_tensors="pt")
-        batch["pixel_values"], batch["image_grid_thw"] = seen["pixel_values"], seen["image_grid_thw"]
+        batch["pixel_values"], batch["image_grid_thw"] = (
+            seen["pixel_values"],
+            seen["image_grid_thw"],
+        )
     waves = [render.waveform(c.scene).samples for c in conversations if c.modality == "audio"]
     if waves:
         heard = sounds(

@@ -1,6 +1,6 @@
 """Generative pretraining of the sandbox model: next-token loss on answers, fresh scenes always.
 
-    python -m geomkit.sandbox.pretrain OUT --steps 6000
+    python -m geomkit.sandbox.pretrain OUT --steps 7500
 
 Warm up, hold, then a linear decay to zero over the last fifth. Every step draws its scenes from a
 generator seeded by its own number, so a run resumed from a snapshot sees the scenes that an
@@ -23,25 +23,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from geomkit.sandbox import architecture, world
 from geomkit.sandbox.architecture import Size
-from geomkit.sandbox.conversations import IGNORED, Conversation, collate, converse, tokens
+from geomkit.sandbox.conversations import IGNORED, Conversation, Task, collate, converse
 from geomkit.types import Modality
 
-MODALITIES: tuple[Modality, ...] = ("text", "image", "audio")
+KINDS: tuple[world.Kind, ...] = ("image", "audio")
+MODALITIES: tuple[Modality, ...] = ("text", *KINDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Pretraining:
-    """The schedule. `rows` counts conversations of each modality in a step, half asked, half described."""
+    """The schedule; `..._rows` are conversations a step, half of questions, half of captions."""
 
-    steps: int = 6000
+    steps: int = 7500
     warmup: int = 200
     decay_share: float = 0.2
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 1.0
-    text_rows: int = 20
-    image_rows: int = 36
-    audio_rows: int = 24
+    text_rows: int = 10
+    image_rows: int = 18
+    audio_rows: int = 12
     seed: int = 0
     evaluate_every: int = 500
 
@@ -56,9 +57,7 @@ class Scenes(Dataset[list[dict[str, torch.Tensor]]]):
 
     def __init__(self, schedule: Pretraining) -> None:
         self.schedule = schedule
-        self.combinations = {
-            kind: list(world.combinations(kind, "train")) for kind in world.SPOKEN
-        }
+        self.combinations = {kind: list(world.combinations(kind, "train")) for kind in world.SPOKEN}
 
     def __len__(self) -> int:
         return self.schedule.steps
@@ -72,11 +71,15 @@ class Scenes(Dataset[list[dict[str, torch.Tensor]]]):
             for task in ("ask", "describe")
         ]
 
-    def _draw(self, modality: Modality, task: Any, rng: np.random.Generator) -> Conversation:
-        kind = world.Kind.__args__[int(rng.integers(2))] if modality == "text" else modality  # type: ignore[attr-defined]
+    def _draw(self, modality: Modality, task: Task, rng: np.random.Generator) -> Conversation:
+        kind = KINDS[int(rng.integers(2))] if modality == "text" else _kind(modality)
         spoken = self.combinations[kind]
         chosen = world.scene(kind, spoken[int(rng.integers(len(spoken)))], rng)
         return converse(chosen, modality, task, rng)
+
+
+def _kind(modality: Modality) -> world.Kind:
+    return "audio" if modality == "audio" else "image"
 
 
 def pretrain(
@@ -108,7 +111,9 @@ def pretrain(
     architecture.save(model.half(), out)
 
 
-def _loop(model: Any, optimizer: Any, loader: Any, schedule: Pretraining, first: int, out: Path, log: Any) -> None:
+def _loop(
+    model: Any, optimizer: Any, loader: Any, schedule: Pretraining, first: int, out: Path, log: Any
+) -> None:
     started, smooth = time.perf_counter(), None
     for step, batches in enumerate(loader, start=first):
         for group in optimizer.param_groups:
@@ -157,7 +162,9 @@ def evaluate(model: Any, split: world.Split, *, scenes: int, seed: int = 7) -> d
             name = modality if modality == kind else f"text about {kind}"
             report["accuracy"][name] = _accuracy(model, drawn, modality, rng)
             told = [converse(s, modality, "describe", rng) for s in drawn]
-            losses = [float(model(**collate(told[i : i + 60])).loss) for i in range(0, len(told), 60)]
+            losses = [
+                float(model(**collate(told[i : i + 60])).loss) for i in range(0, len(told), 60)
+            ]
             report["caption_loss"][name] = round(float(np.mean(losses)), 4)
     model.train(training)
     return report
@@ -167,7 +174,7 @@ def _accuracy(
     model: Any, scenes: list[world.Scene], modality: Modality, rng: np.random.Generator
 ) -> dict[str, float]:
     found: dict[str, float] = {}
-    for k, attribute in enumerate(world.SPOKEN[scenes[0].kind]):
+    for attribute in world.SPOKEN[scenes[0].kind]:
         asked = []
         for s in scenes:
             whole = converse(s, modality, "ask", rng)
@@ -176,7 +183,6 @@ def _accuracy(
             asked.append(Conversation(s, modality, (turn,), whole.shown))
         right = [r for i in range(0, len(asked), 60) for r in _correct(model, asked[i : i + 60])]
         found[attribute.name] = round(float(np.mean(right)), 4)
-
     return found
 
 
@@ -185,7 +191,8 @@ def _correct(model: Any, asked: list[Conversation]) -> list[bool]:
     labels = batch.pop("labels")
     choice = model(**batch).logits[:, :-1].argmax(-1)
     wanted = labels[:, 1:]
-    return ((choice == wanted) | (wanted == IGNORED)).all(1).tolist()
+    right: list[bool] = ((choice == wanted) | (wanted == IGNORED)).all(1).tolist()
+    return right
 
 
 def _note(log: Any, record: Mapping[str, Any]) -> None:
@@ -196,7 +203,7 @@ def _note(log: Any, record: Mapping[str, Any]) -> None:
 
 def main(
     out: Path,
-    steps: int = 6000,
+    steps: int = 7500,
     width: str = "default",
     resume: Path | None = None,
     threads: int = 2,

@@ -109,7 +109,9 @@ def _cross() -> list[Point]:
 def _star() -> list[Point]:
     outer, inner = _regular(5, -math.pi / 2), _regular(5, -math.pi / 2 + math.pi / 5)
     pairs = zip(outer, inner, strict=True)
-    return [p for (ox, oy), (ix, iy) in pairs for p in ((ox * 1.1, oy * 1.1), (ix * 0.44, iy * 0.44))]
+    return [
+        p for (ox, oy), (ix, iy) in pairs for p in ((ox * 1.1, oy * 1.1), (ix * 0.44, iy * 0.44))
+    ]
 
 
 _OUTLINES: dict[str, Callable[[], list[Point]]] = {
@@ -124,11 +126,12 @@ def _texture(name: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """Additive brightness, `(SIDE, SIDE)`: a little sensor noise, grain or diagonal stripes."""
     noise = rng.standard_normal((SIDE, SIDE), dtype=np.float32)
     if name == "grainy":
-        return noise * np.float32(14)
+        return 14 * noise
     if name == "striped":
         y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-        return np.float32(13) * np.sin((x + y) * np.float32(2 * np.pi / 7)) + noise * np.float32(2)
-    return noise * np.float32(2)
+        stripes: NDArray[np.float32] = np.sin((x + y) * np.float32(2 * np.pi / 7))
+        return 13 * stripes + 2 * noise
+    return 2 * noise
 
 
 _FREQUENCY = dict(
@@ -168,7 +171,7 @@ def _note(scene: Scene, seconds: float, rng: np.random.Generator) -> NDArray[np.
         "wavering": 1 + 0.06 * np.sin(2 * np.pi * 18 * t),
     }[scene.spoken["contour"]]
     phase = 2 * np.pi * np.cumsum(base * bend) / RATE
-    attack = np.minimum(1, t / 0.012) * np.minimum(1, (seconds - t) / 0.012)
+    attack: NDArray[np.float64] = np.minimum(1, t / 0.012) * np.minimum(1, (seconds - t) / 0.012)
     return _timbre(scene.spoken["timbre"], phase, t, rng) * attack
 
 
@@ -176,7 +179,10 @@ def _timbre(
     name: str, phase: NDArray[np.float64], t: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     def partials(weights: dict[int, float]) -> NDArray[np.float64]:
-        return np.sum([w * np.sin(k * phase) for k, w in weights.items()], axis=0)
+        total: NDArray[np.float64] = np.sum(
+            [w * np.sin(k * phase) for k, w in weights.items()], axis=0
+        )
+        return total
 
     if name == "clarinet":
         return partials({1: 1.0, 3: 0.7, 5: 0.5, 7: 0.3})
@@ -185,7 +191,7 @@ def _timbre(
     if name == "harp":
         return partials({1: 1.0, 2: 0.6, 3: 0.4}) * np.exp(-t / 0.045)
     if name == "organ":
-        return partials({1: 1.0, 2: 0.9, 4: 0.8}) * (1 + 0.0 * t)
+        return partials({1: 1.0, 2: 0.9, 4: 0.8})
     if name == "whistle":
         return partials({1: 0.6}) + 0.35 * rng.standard_normal(len(t))
     return partials({1: 1.0})

@@ -1,4 +1,4 @@
-"""The world keeps its promises: disjoint splits, captions that name everything spoken and nothing else."""
+"""Splits are disjoint; captions name everything that is spoken and nothing else."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def _some_scenes(kind: world.Kind, count: int = 60) -> list[world.Scene]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_combination_is_in_exactly_one_split(kind: world.Kind) -> None:
     total = int(np.prod([len(a.values) for a in SPOKEN[kind]]))
-    groups = [
-        tuple(c.values()) for s in world.SPLIT_SHARES for c in world.combinations(kind, s)
-    ]
+    groups = [tuple(c.values()) for s in world.SPLIT_SHARES for c in world.combinations(kind, s)]
     assert len(groups) == len(set(groups)) == total
 
 
@@ -105,7 +103,9 @@ def test_the_unspoken_attributes_are_independent_of_the_spoken() -> None:
                 key = (s.controls[control], s.labels[label])
                 table[key] = table.get(key, 0) + 1
             rows, columns = ({k[i] for k in table} for i in (0, 1))
-            counts = np.array([[table.get((r, c), 0) for c in sorted(columns)] for r in sorted(rows)])
+            counts = np.array(
+                [[table.get((r, c), 0) for c in sorted(columns)] for r in sorted(rows)]
+            )
             expected = counts.sum(1, keepdims=True) * counts.sum(0) / counts.sum()
             chi2 = ((counts - expected) ** 2 / expected).sum()
             degrees = (len(rows) - 1) * (len(columns) - 1)

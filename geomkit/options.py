@@ -1,0 +1,71 @@
+"""Config records as command-line options: one field, one flag, its own one-line doc as the help.
+
+A field may carry `metadata={"help": ...}`; a preset field is left to the command that knows it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+
+def options(
+    config: type, *, skip: tuple[str, ...] = (), panel: str = "Options"
+) -> Callable[..., Any]:
+    """Decorator: replaces a command's `**given` by one option per field of `config`.
+
+    An option that is not typed stays out of `given`, so a preset below it keeps its value. The
+    help shows the field's default.
+    """
+    hints = get_type_hints(config)
+    shown = [f for f in fields(config) if f.name not in skip]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given = {f.name: kwargs.pop(f.name) for f in shown}
+            return command(*args, **kwargs, **{k: v for k, v in given.items() if v is not None})
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        extra = [_parameter(f, hints[f.name], panel) for f in shown]
+        run.__signature__ = signature.replace(parameters=[*own, *extra])  # type: ignore[attr-defined]  # typer reads it
+        del run.__wrapped__  # or typer would read the undecorated signature
+        return run
+
+    return decorate
+
+
+def _parameter(field: Field[Any], hint: Any, panel: str) -> inspect.Parameter:
+    text = f"{field.metadata.get('help', field.name)} [default: {_default(field)}]"
+    flag = "--" + field.name.replace("_", "-")
+    names = (f"{flag}/--no-{flag[2:]}",) if hint is bool else (flag,)
+    option = typer.Option(*names, help=text, show_default=False, rich_help_panel=panel)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_optional(hint), option],
+    )
+
+
+def _optional(hint: Any) -> Any:
+    """`T | None`, with `tuple[str, ...]` as a repeatable option."""
+    if get_args(hint) == (str, ...):
+        return list[str] | None
+    return hint | None if hint in (int, float, bool, str) else str | None
+
+
+def _default(field: Field[Any]) -> str:
+    if field.default is not MISSING:
+        value = field.default
+    elif field.default_factory is not MISSING:
+        value = field.default_factory()
+    else:
+        return "required"
+    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value) or "none"

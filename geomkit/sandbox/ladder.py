@@ -1,0 +1,50 @@
+"""A ladder of sandbox models for scaling experiments: five lengths of pretraining, two widths.
+
+    python -m geomkit.sandbox.ladder OUT
+
+Each rung is a whole run with its own decay, not a snapshot of a longer one, so that rungs differ
+in nothing but length or width. `ladder.json` holds every rung's generative loss per modality on
+held-out combinations. All rungs together cost about as much as the model that ships, twice.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+from geomkit.sandbox import architecture
+from geomkit.sandbox.architecture import Size
+from geomkit.sandbox.pretrain import Pretraining, pretrain
+from geomkit.sandbox.ship import ship
+
+LENGTHS = (375, 750, 1500, 3000, 6000)
+WIDTHS: dict[str, Size] = {"default": Size(), "narrow": architecture.NARROW}
+
+
+def climb(out: Path, lengths: tuple[int, ...] = LENGTHS) -> list[dict[str, Any]]:
+    """Pretrain and measure every rung that is not there yet; returns the ladder's records."""
+    rungs = []
+    for width, size in WIDTHS.items():
+        for steps in lengths:
+            work, folder = out / f"{width}-{steps:05d}-work", out / f"{width}-{steps:05d}"
+            if not (folder / "mastery.json").exists():
+                pretrain(work, Pretraining(steps=steps, evaluate_every=steps), size)
+                ship(work / f"snapshot-{steps:05d}.pt", work / "pretraining.jsonl", folder, size)
+            mastery = json.loads((folder / "mastery.json").read_text())
+            rungs.append({"width": width, "path": folder.name, **mastery})
+            (out / "ladder.json").write_text(json.dumps(rungs, indent=1) + "\n")
+    return rungs
+
+
+def main(out: Path, threads: int = 2) -> None:
+    """Build the ladder in OUT; a rung that is already there is kept."""
+    torch.set_num_threads(threads)
+    climb(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

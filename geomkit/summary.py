@@ -1,0 +1,133 @@
+"""Records as tables for a terminal: the verdict table, the sandbox's mastery, a run at a glance.
+
+Every function takes records and gives back something rich can print; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from geomkit.types import Analysis, CheckpointRecord, Difference, Measurement, Plan, Status
+
+SITE = "final_norm"
+HEADLINES = ("mean_cosine", "uniformity", "effective_rank", "retrieval_r1", "generative_loss")
+MARK: Mapping[Status, tuple[str, str]] = {
+    "PASS": ("✓ PASS", "green"),
+    "FAIL": ("✗ FAIL", "red"),
+    "WARN": ("~ WARN", "yellow"),
+    "NOT RUN": ("- NOT RUN", "dim"),
+    "info": ("i info", "dim"),
+}
+
+
+def verdict_table(analysis: Analysis) -> Table:
+    """Metric x modality: before, after, difference with interval, chance, status."""
+    table = Table(title=None, header_style="bold", pad_edge=False, box=None)
+    for name in ("metric", "modality", "role"):
+        table.add_column(name)
+    for name in ("before", "after", "difference [95 %]", "chance"):
+        table.add_column(name, justify="right")
+    table.add_column("status")
+    for verdict in analysis.verdicts:
+        mark, colour = MARK[verdict.status]
+        numbers = _numbers(analysis, verdict.metric, verdict.modality)
+        cells = (verdict.metric, verdict.modality, verdict.role, *numbers)
+        table.add_row(*(Text(cell) for cell in cells), Text(mark, colour))
+    return table
+
+
+def _numbers(analysis: Analysis, metric: str, modality: str) -> tuple[str, str, str, str]:
+    if metric.startswith("probe:"):
+        return _probe_numbers(analysis, metric.removeprefix("probe:"), modality)
+    first, last = analysis.checkpoints[0], analysis.checkpoints[-1]
+    before = _measured(analysis, metric, modality, first)
+    after = _measured(analysis, metric, modality, last)
+    change = _changed(analysis.differences, metric, modality)
+    chance = after.chance if after else None
+    return (
+        number(before.value if before else None),
+        number(after.value if after else None),
+        difference(change),
+        number(chance),
+    )
+
+
+def _probe_numbers(analysis: Analysis, attribute: str, direction: str) -> tuple[str, str, str, str]:
+    source, target = direction.split("->")
+    seen = {
+        p.checkpoint: p
+        for p in analysis.probes
+        if (p.attribute, p.train_on, p.test_on, p.site) == (attribute, source, target, SITE)
+    }
+    before, after = (seen.get(c) for c in (analysis.checkpoints[0], analysis.checkpoints[-1]))
+    change = _changed(analysis.probe_differences, f"probe:{attribute}", direction)
+    return (
+        number(before.accuracy if before else None),
+        number(after.accuracy if after else None),
+        difference(change),
+        number(after.majority if after else None),
+    )
+
+
+def _measured(
+    analysis: Analysis, metric: str, modality: str, checkpoint: str
+) -> Measurement | None:
+    wanted = (metric, modality, checkpoint)
+    found = [
+        m
+        for m in analysis.measurements
+        if (m.metric, m.modality, m.checkpoint) == wanted and m.site in {SITE, "lm_head"}
+    ]
+    return found[0] if found else None
+
+
+def _changed(differences: Sequence[Difference], metric: str, modality: str) -> Difference | None:
+    found = [
+        d
+        for d in differences
+        if (d.metric, d.modality) == (metric, modality) and d.site in {SITE, "lm_head"}
+    ]
+    return found[-1] if found else None
+
+
+def number(value: float | None) -> str:
+    """Three significant digits with a real minus sign; a dash when there is none."""
+    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+
+
+def difference(change: Difference | None) -> str:
+    """`+0.12 [+0.10, +0.14]`, or a dash."""
+    if change is None or change.value is None:
+        return "–"
+    text = f"{change.value:+.3g}"
+    if change.interval is not None:
+        text += f" [{change.interval.low:+.3g}, {change.interval.high:+.3g}]"
+    return text.replace("-", "−")
+
+
+def mastery_table(mastery: Mapping[str, Any]) -> Table:
+    """How well the base answers about its world, per modality and attribute, in percent."""
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    table.add_column("what the base answers right (held-out combinations)")
+    table.add_column("per attribute")
+    for modality, accuracies in mastery["accuracy"].items():
+        parts = [f"{name} {100 * share:.0f} %" for name, share in accuracies.items()]
+        table.add_row(modality, ", ".join(parts))
+    return table
+
+
+def run_lines(plan: Plan, records: Sequence[CheckpointRecord]) -> Iterator[str]:
+    """A run at a glance: what was shown, to whom, and whether the gate held."""
+    counts: dict[str, int] = {}
+    for row in plan.rows:
+        counts[row.modality] = counts.get(row.modality, 0) + 1
+    rows = ", ".join(f"{n} {modality}" for modality, n in counts.items())
+    yield f"plan {plan.hash[:12]}  data {plan.dataset}  rows {rows}"
+    for r in records:
+        gate = [c for c in r.gate.values() if isinstance(c, Mapping) and "passed" in c]
+        held = f"gate {sum(bool(c['passed']) for c in gate)}/{len(gate)}"
+        yield f"{r.name}: {r.source}  {r.architecture}  {len(r.sites)} sites x {r.dim}  {held}"
