@@ -1,0 +1,156 @@
+"""Do samples keep the same neighbours in two spaces?
+
+Neighbours are by cosine. A row is never its own neighbour, nor is any row of its group. When
+several rows tie for the last place (closer than `TIE`) each takes an equal part of it: the value is
+what breaking the ties by lot would give on average, so no order of rows can move it, and exact
+chance stays exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import array_namespace, is_numpy_namespace, is_torch_namespace
+from numpy.typing import NDArray
+
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.rows import (
+    Array,
+    Groups,
+    codes,
+    directions,
+    matched,
+    on_device,
+    similarity_blocks,
+)
+
+Rows = NDArray[np.float64]
+Lists = NDArray[np.int64]
+
+TIE = 1e-12
+"""Cosines closer than this are equal: float64 rounding, far below any float32 difference."""
+
+
+def mutual_knn(x: Array, y: Array, k: int = 10, groups: Groups | None = None) -> float:
+    """Mean share of the `k` nearest neighbours that two spaces have in common, in [0, 1].
+
+    Higher is closer; chance is exactly `k/(N-1)` (`chance_mutual_knn`).
+
+    Raises:
+        UsageError: the rows do not match one to one.
+        DegenerateInput: one side points one way only, or fewer than `k` other rows.
+
+    Reference:
+        Huh et al. 2024, arXiv:2405.07987.
+    """
+    shared = shared_neighbours(directions(x), directions(y), k, codes(x.shape[0], groups))
+    return float(array_namespace(shared).mean(shared))
+
+
+def chance_mutual_knn(n: int, k: int = 10, groups: Groups | None = None) -> float:
+    """The exact mean of `mutual_knn` when the samples of one side are shuffled."""
+    code = codes(n, groups)
+    return float(np.mean(k / (n - np.bincount(code)[code])))
+
+
+def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Array:
+    """For each matched unit row the share of its neighbours that both spaces have."""
+    _require_enough(u, v, k, code, leave_out=0)
+    xp = array_namespace(u)
+    own = on_device(code, u)
+    parts = []
+    for (rows, a), (_, b) in zip(similarity_blocks(u, u), similarity_blocks(v, v), strict=True):
+        barred = own[rows][:, None] == own[None, :]
+        member = [_membership(xp.where(barred, -xp.inf, block), k) for block in (a, b)]
+        parts.append(xp.sum(member[0] * member[1], axis=1) / k)
+    return xp.concat(parts)
+
+
+def mutual_knn_without(
+    sides: tuple[Rows, Rows],
+    k: int,
+    code: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    cosines: tuple[Rows | None, Rows | None] = (None, None),
+) -> Rows:
+    """`mutual_knn` of unit rows, whole and then without each fold, `(1 + folds,)`.
+
+    Exact and cheap: lists that reach `k` beyond the largest fold are sorted once, and leaving a
+    fold out is striking its entries from them. `cosines` are the products of each side with itself
+    where the caller has them.
+    """
+    largest = int(np.bincount(folds).max())
+    _require_enough(*sides, k, code, leave_out=largest)
+    out = np.arange(-1, folds.max() + 1)  # fold -1 does not exist: nothing left out
+    total = np.zeros(len(out))
+    blocks = [similarity_blocks(u, u, c) for u, c in zip(sides, cosines, strict=True)]
+    for (rows, a), (_, b) in zip(*blocks, strict=True):
+        barred = code[rows][:, None] == code[None, :]
+        near_a, cos_a = _lists(np.where(barred, -np.inf, a), k + largest)
+        near_b, cos_b = _lists(np.where(barred, -np.inf, b), k + largest)
+        place = _places(near_a, near_b, a.shape)
+        for slot, fold in enumerate(out):
+            in_a = _listed(cos_a, folds[near_a] != fold, k)
+            in_b = _listed(cos_b, folds[near_b] != fold, k)
+            in_b = np.concatenate([in_b, np.zeros((len(in_b), 1))], axis=1)
+            shared = (in_a * np.take_along_axis(in_b, place, axis=1)).sum(axis=1) / k
+            total[slot] += shared[folds[rows] != fold].sum()
+    return np.asarray(total / [(folds != fold).sum() for fold in out])
+
+
+def _places(near_a: Lists, near_b: Lists, shape: tuple[int, ...]) -> Lists:
+    """Where each neighbour in list a stands in list b; the length of b when it does not."""
+    place = np.full(shape, near_b.shape[1])
+    np.put_along_axis(place, near_b, np.arange(near_b.shape[1])[None, :], axis=1)
+    return np.take_along_axis(place, near_a, axis=1)
+
+
+def _membership(cosine: Array, k: int) -> Array:
+    """1 for a sure neighbour, a part of 1 for one that ties for the last place, else 0."""
+    last = _kth_largest(cosine, k)
+    return _share(cosine > last + TIE, abs(cosine - last) <= TIE, k)
+
+
+def _listed(cosine: Rows, keep: NDArray[np.bool_], k: int) -> Rows:
+    """The same on descending lists of which only the entries in `keep` remain."""
+    at = (np.cumsum(keep, axis=1) == k).argmax(axis=1)[:, None]
+    last = np.take_along_axis(cosine, at, axis=1)
+    sure, tied = keep & (cosine > last + TIE), keep & (abs(cosine - last) <= TIE)
+    return np.asarray(_share(sure, tied, k))
+
+
+def _share(sure: Array, tied: Array, k: int) -> Array:
+    xp = array_namespace(sure)
+    sure, tied = xp.astype(sure, xp.float64), xp.astype(tied, xp.float64)
+    places = k - xp.sum(sure, axis=1, keepdims=True)
+    return sure + tied * places / xp.sum(tied, axis=1, keepdims=True)
+
+
+def _lists(cosine: Rows, depth: int) -> tuple[Lists, Rows]:
+    """The nearest `depth` of each row and all that tie with the last, nearest first."""
+    last = _kth_largest(cosine, depth)
+    length = int((cosine >= last - TIE).sum(axis=1).max())
+    near = np.argpartition(-cosine, length - 1, axis=1)[:, :length]
+    values = np.take_along_axis(cosine, near, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def _kth_largest(values: Array, k: int) -> Array:
+    xp = array_namespace(values)
+    if is_numpy_namespace(xp):
+        return np.partition(values, -k, axis=1)[:, -k, None]
+    if is_torch_namespace(xp):
+        return xp.topk(values, k, dim=1).values[:, -1:]
+    return xp.sort(values, axis=1, descending=True)[:, k - 1 : k]
+
+
+def _require_enough(u: Array, v: Array, k: int, code: NDArray[np.int64], leave_out: int) -> None:
+    matched(u, v)
+    if k < 1:
+        raise UsageError(f"Expected k of at least 1, got {k}.")
+    others = u.shape[0] - int(np.bincount(code).max()) - leave_out
+    if others < k:
+        raise DegenerateInput(
+            f"Expected at least k = {k} rows of other groups for every row, got {max(others, 0)} "
+            f"of {u.shape[0]} rows; give more samples or a smaller k."
+        )

@@ -1,0 +1,166 @@
+"""What every metric asks of its rows before it counts: shape, finiteness, spread, directions.
+
+A set of rows is `(samples, dim)`, a NumPy array or a torch tensor, and is read in float64. Rows
+that do not differ have no geometry: at the embedding site under a fixed prompt the last token is
+the same for every sample, and there a mean cosine of 1 or a neighbour overlap of 1 would be an
+artefact, not a finding. So near-constant rows are refused, by a rule that no scaling can move:
+their energy about the mean is below `RESOLUTION` of their total energy, which is to say that they
+stray from their mean by less than 16 float32 rounding steps of their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
+from numpy.typing import NDArray
+
+from geomkit.errors import DegenerateInput, UsageError
+
+Array = Any  # a NumPy array or a torch tensor; the array API standard has no static type yet
+Groups = Sequence[Any] | Any  # one label a row; rows of equal label are the same thing
+
+RESOLUTION = (16 * 2.0**-23) ** 2
+BLOCK_ENTRIES = 2**22  # entries of the largest similarity block: 32 MiB in float64
+"""A block is whole (N x N) up to N = 2048 and gets narrower from there."""
+
+
+def as_rows(x: Array, least: int = 2) -> Array:
+    """The rows in float64, refused unless two-dimensional, finite and at least `least`.
+
+    Raises:
+        UsageError: `x` is not a two-dimensional array.
+        DegenerateInput: too few rows, no columns, or a value that is not finite.
+    """
+    if not is_array_api_obj(x) or x.ndim != 2:
+        got = f"{x.ndim} dimensions" if is_array_api_obj(x) else type(x).__name__
+        raise UsageError(
+            f"Expected a NumPy array or torch tensor (samples, dim), got {got}; "
+            "stack one row per sample."
+        )
+    if x.shape[0] < least or x.shape[1] < 1:
+        raise DegenerateInput(
+            f"Expected at least {least} rows of at least 1 column, got {tuple(x.shape)}; "
+            "give more samples."
+        )
+    x = _movable(x)
+    xp = array_namespace(x)
+    x = xp.astype(x, xp.float64)
+    bad = int(xp.sum(xp.astype(~xp.all(xp.isfinite(x), axis=1), xp.int64)))
+    if bad:
+        raise DegenerateInput(
+            f"Expected finite rows, got {bad} of {x.shape[0]} with NaN or infinity; "
+            "drop these samples or capture in float32."
+        )
+    return x
+
+
+def directions(x: Array, least: int = 2) -> Array:
+    """Rows at unit length in float64, whatever their lengths were.
+
+    Raises:
+        DegenerateInput: a row is zero, or all rows point the same way.
+    """
+    x = as_rows(x, least)
+    xp = array_namespace(x)
+    peak = xp.max(xp.abs(x), axis=1, keepdims=True)
+    zero = int(xp.sum(xp.astype(peak == 0, xp.int64)))
+    if zero:
+        raise DegenerateInput(
+            f"Expected rows with a direction, got {zero} of {x.shape[0]} equal to zero; "
+            "drop these samples."
+        )
+    x = x / peak  # so that no square overflows
+    x = x / xp.sqrt(xp.sum(x * x, axis=1, keepdims=True))
+    _require_spread(x - xp.mean(x, axis=0), float(x.shape[0]))
+    return x
+
+
+def deviations(x: Array, least: int = 2) -> Array:
+    """Rows minus their mean in float64, up to one positive scale for the whole set.
+
+    Raises:
+        DegenerateInput: the rows are constant to float32 resolution.
+    """
+    return _centred(as_rows(x, least))[1]
+
+
+def scaled(x: Array, least: int = 2) -> Array:
+    """Rows in float64, not centred, up to one positive scale; constant rows are refused too."""
+    return _centred(as_rows(x, least))[0]
+
+
+def matched(x: Array, y: Array) -> None:
+    """Refuses two sets that cannot be paired row by row."""
+    if x.shape[0] != y.shape[0]:
+        raise UsageError(
+            f"Expected paired rows, got {x.shape[0]} and {y.shape[0]}; "
+            "keep the samples that both sides have, in one order."
+        )
+
+
+def codes(n: int, groups: Groups | None) -> NDArray[np.int64]:
+    """One integer a row; equal integers, same thing. Without groups every row is its own.
+
+    An empty label means "no group", so such rows stay apart from each other.
+    """
+    if groups is None:
+        return np.arange(n, dtype=np.int64)
+    labels = groups if isinstance(groups, np.ndarray) else [str(g) for g in groups]
+    if len(labels) != n:
+        raise UsageError(f"Expected one group a row, got {len(labels)} groups for {n} rows.")
+    if isinstance(labels, np.ndarray):
+        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    keys = [label or f"\0{i}" for i, label in enumerate(labels)]
+    return np.unique(np.asarray(keys, dtype=object), return_inverse=True)[1].astype(np.int64)
+
+
+def on_device(values: NDArray[Any], like: Array) -> Array:
+    """`values` as an array of the library and the device of `like`."""
+    return array_namespace(like).asarray(values, device=device(like))
+
+
+def on_host(x: Array) -> NDArray[Any]:
+    """`x` as a NumPy array."""
+    return np.asarray(x.cpu() if is_torch_array(x) else x)
+
+
+def similarity_blocks(
+    u: Array, v: Array, whole: Array | None = None
+) -> Iterator[tuple[slice, Array]]:
+    """`u @ v.T` a block of rows at a time, so that memory grows with N and not with N squared.
+
+    `whole` is that product where the caller has it already; nothing is multiplied then.
+    """
+    step = max(1, BLOCK_ENTRIES // v.shape[0])
+    for start in range(0, u.shape[0], step):
+        rows = slice(start, min(start + step, u.shape[0]))
+        yield rows, u[rows, :] @ v.T if whole is None else whole[rows, :]
+
+
+def _movable(x: Array) -> Array:
+    """Torch only: out of the autograd graph, and off a device that has no float64."""
+    if not is_torch_array(x):
+        return x
+    x = x.detach()
+    return x.cpu() if x.device.type == "mps" else x
+
+
+def _centred(x: Array) -> tuple[Array, Array]:
+    xp = array_namespace(x)
+    x = x / (xp.max(xp.abs(x)) or 1.0)  # so that no square overflows or vanishes
+    centred = x - xp.mean(x, axis=0)
+    _require_spread(centred, float(xp.sum(x * x)))
+    return x, centred
+
+
+def _require_spread(centred: Array, energy: float) -> None:
+    xp = array_namespace(centred)
+    if float(xp.sum(centred * centred)) <= RESOLUTION * energy:
+        raise DegenerateInput(
+            f"Expected rows that differ, got {centred.shape[0]} rows that are equal to float32 "
+            "resolution; read another site or pooling (at the embedding site under a fixed "
+            "prompt every last token is the same)."
+        )

@@ -1,0 +1,78 @@
+"""One table: what each metric must not see, and what it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from geomkit import geometry
+
+RNG = np.random.default_rng(11)
+N, DIM = 80, 12
+SHARED = RNG.standard_normal((N, DIM)) * np.linspace(2, 0.3, DIM)
+X = SHARED + 0.7 * RNG.standard_normal((N, DIM)) + 0.4
+Y = SHARED + 0.7 * RNG.standard_normal((N, DIM)) - 0.2
+TURN = np.linalg.qr(RNG.standard_normal((DIM, DIM)))[0]
+ORDER, FEATURES = RNG.permutation(N), RNG.permutation(DIM)
+LENGTH = RNG.lognormal(0, 0.8, (N, 1))
+STRETCH = np.linspace(0.2, 3, DIM)
+
+Both = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+TRANSFORMATIONS: dict[str, Both] = {
+    "rotation of both": lambda x, y: (x @ TURN, y @ TURN),
+    "rotation of one": lambda x, y: (x @ TURN, y),
+    "scale": lambda x, y: (x * 7.5, y * 0.01),
+    "row lengths": lambda x, y: (x * LENGTH, y * LENGTH[::-1]),
+    "shift": lambda x, y: (x + 2.0, y - 1.5),
+    "sample order of both": lambda x, y: (x[ORDER], y[ORDER]),
+    "sample order of one": lambda x, y: (x[ORDER], y),
+    "feature order of both": lambda x, y: (x[:, FEATURES], y[:, FEATURES]),
+    "stretched axes": lambda x, y: (x * STRETCH, y),
+}
+METRICS = {
+    "mean_cosine": lambda x, _: geometry.mean_cosine(x),
+    "uniformity": lambda x, _: geometry.uniformity(x),
+    "mean_norm_share": lambda x, _: geometry.mean_norm_share(x),
+    "iso_score": lambda x, _: geometry.iso_score(x),
+    "participation_ratio": lambda x, _: geometry.participation_ratio(x),
+    "effective_rank": lambda x, _: geometry.effective_rank(x),
+    "rank_me": lambda x, _: geometry.rank_me(x),
+    "stable_rank": lambda x, _: geometry.stable_rank(x),
+    "cross_mean_cosine": geometry.cross_mean_cosine,
+    "alignment": geometry.alignment,
+    "modality_gap": geometry.modality_gap,
+    "modality_gap_unbiased": geometry.modality_gap_unbiased,
+    "mutual_knn": geometry.mutual_knn,
+    "linear_cka": geometry.linear_cka,
+    "mrr": lambda x, y: geometry.retrieval(x, y).mrr(),
+}
+# Must it stay? One letter a metric: s stays, m moves. Columns are the metrics above, in order.
+TABLE = {
+    #                         cos uni mns iso pr  er  rme sr  xc  ali gap gpu knn cka mrr
+    "rotation of both":      "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
+    "rotation of one":       "s   s   s   s   s   s   s   s   m   m   m   m   s   s   m",
+    "scale":                 "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
+    "row lengths":           "s   s   m   m   m   m   m   m   s   s   s   s   s   m   s",
+    "shift":                 "m   m   m   s   s   s   m   m   m   m   m   m   m   s   m",
+    "sample order of both":  "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
+    "sample order of one":   "s   s   s   s   s   s   s   s   s   m   s   m   m   m   m",
+    "feature order of both": "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
+    "stretched axes":        "m   m   m   m   m   m   m   m   m   m   m   m   m   m   m",
+}  # fmt: skip
+CASES = [
+    (transformation, metric, stays == "s")
+    for transformation, row in TABLE.items()
+    for metric, stays in zip(METRICS, row.split(), strict=True)
+]
+
+
+@pytest.mark.parametrize(("transformation", "metric", "stays"), CASES)
+def test_must_it_stay(transformation, metric, stays):
+    measure, moved = METRICS[metric], TRANSFORMATIONS[transformation](X, Y)
+    before, after = measure(X, Y), measure(*moved)
+    if stays:
+        assert after == pytest.approx(before, rel=1e-9, abs=1e-12)
+    else:
+        assert abs(after - before) > 1e-4 * abs(before)

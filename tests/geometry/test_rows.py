@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from geomkit import geometry
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.rows import RESOLUTION, directions
+
+ONE = {
+    "mean_cosine": geometry.mean_cosine,
+    "mean_norm_share": geometry.mean_norm_share,
+    "iso_score": geometry.iso_score,
+    "participation_ratio": geometry.participation_ratio,
+    "effective_rank": geometry.effective_rank,
+    "rank_me": geometry.rank_me,
+    "stable_rank": geometry.stable_rank,
+    "uniformity": geometry.uniformity,
+}
+TWO = {
+    "cross_mean_cosine": geometry.cross_mean_cosine,
+    "alignment": geometry.alignment,
+    "alignment_chance": geometry.alignment_chance,
+    "modality_gap": geometry.modality_gap,
+    "modality_gap_unbiased": geometry.modality_gap_unbiased,
+    "modality_gap_null": geometry.modality_gap_null,
+    "mutual_knn": geometry.mutual_knn,
+    "linear_cka": geometry.linear_cka,
+    "retrieval": geometry.retrieval,
+}
+ALL = {**ONE, **{f"{n} left": lambda x, f=f: f(x, GOOD[: len(x)]) for n, f in TWO.items()}}
+ALL |= {f"{n} right": lambda x, f=f: f(GOOD[: len(x)], x) for n, f in TWO.items()}
+GOOD = np.random.default_rng(9).standard_normal((60, 12)).astype(np.float32)
+ZERO_ROW = GOOD.copy()
+ZERO_ROW[3] = 0
+CENTRED = {"mean_norm_share", "iso_score", "participation_ratio", "effective_rank"}
+CENTRED |= {"rank_me", "stable_rank", "linear_cka left", "linear_cka right"}
+
+
+@pytest.mark.parametrize("metric", ALL.values(), ids=ALL.keys())
+def test_a_constant_layer_is_refused(metric):
+    with pytest.raises(DegenerateInput, match=r"Expected rows that differ.*fixed\s+prompt"):
+        metric(np.tile(GOOD[0], (60, 1)))
+
+
+@pytest.mark.parametrize("metric", ONE.values(), ids=ONE.keys())
+def test_a_constant_tensor_is_refused(metric):
+    with pytest.raises(DegenerateInput, match="Expected rows that differ"):
+        metric(torch.ones(60, 12))
+
+
+@pytest.mark.parametrize("metric", ALL.values(), ids=ALL.keys())
+def test_rounding_is_no_geometry_at_any_scale(metric):
+    noise = np.random.default_rng(0).standard_normal((60, 12))
+    for scale in (1e-20, 1.0, 1e20):
+        with pytest.raises(DegenerateInput, match="equal to float32 resolution"):
+            metric((GOOD[0] + 1e-7 * noise) * scale)
+
+
+@pytest.mark.parametrize("metric", ALL.values(), ids=ALL.keys())
+def test_a_small_spread_is_geometry(metric):
+    noise = np.random.default_rng(0).standard_normal((60, 12))
+    metric(GOOD[0] + 1e-4 * noise)
+
+
+def test_the_refusal_sits_at_sixteen_float32_steps():
+    assert pytest.approx((16 * np.finfo(np.float32).eps) ** 2) == RESOLUTION
+
+
+@pytest.mark.parametrize("metric", ALL.values(), ids=ALL.keys())
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_not_finite(metric, bad):
+    rows = GOOD.copy()
+    rows[5, 2] = bad
+    with pytest.raises(DegenerateInput, match="got 1 of 60 with NaN or infinity"):
+        metric(rows)
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - CENTRED))
+def test_a_zero_row_has_no_direction(name):
+    with pytest.raises(DegenerateInput, match="got 1 of 60 equal to zero"):
+        ALL[name](ZERO_ROW)
+
+
+@pytest.mark.parametrize("name", sorted(CENTRED))
+def test_a_zero_row_is_a_place(name):
+    ALL[name](ZERO_ROW)
+
+
+@pytest.mark.parametrize("metric", ALL.values(), ids=ALL.keys())
+def test_one_row_is_too_few(metric):
+    with pytest.raises(DegenerateInput, match="Expected at least"):
+        metric(GOOD[:1])
+
+
+@pytest.mark.parametrize("metric", ONE.values(), ids=ONE.keys())
+def test_rows_are_a_matrix(metric):
+    with pytest.raises(UsageError, match="got 3 dimensions"):
+        metric(GOOD[None])
+    with pytest.raises(UsageError, match="got list"):
+        metric(GOOD.tolist())
+
+
+@pytest.mark.parametrize("name", sorted({*ONE, *TWO} - {"retrieval"}))
+def test_numpy_and_torch_agree(name):
+    other = GOOD + np.random.default_rng(1).standard_normal((60, 12)).astype(np.float32)
+    arrays = (GOOD,) if name in ONE else (GOOD, other)
+    metric = ONE.get(name) or TWO[name]
+    assert metric(*map(torch.tensor, arrays)) == pytest.approx(metric(*arrays), rel=1e-9)
+
+
+def test_torch_groups_and_gradients_and_bfloat16():
+    x = torch.tensor(GOOD, requires_grad=True)
+    groups = [str(i // 2) for i in range(60)]
+    assert geometry.mean_cosine(x, groups) == pytest.approx(geometry.mean_cosine(GOOD, groups))
+    half = torch.tensor(GOOD).bfloat16()
+    assert geometry.mean_cosine(half) == geometry.mean_cosine(half.double())
+
+
+def test_extreme_lengths_neither_overflow_nor_vanish():
+    for scale in (1e-200, 1e200):
+        assert np.linalg.norm(directions(GOOD * np.float64(scale)), axis=1) == pytest.approx(1)
+        assert geometry.effective_rank(GOOD * np.float64(scale)) == pytest.approx(
+            geometry.effective_rank(GOOD)
+        )
+
+
+def test_the_caller_s_rows_are_left_alone():
+    before = GOOD.copy()
+    for metric in ALL.values():
+        metric(GOOD)
+    assert np.array_equal(before, GOOD)
