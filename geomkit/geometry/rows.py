@@ -108,12 +108,11 @@ def codes(n: int, groups: Groups | None) -> NDArray[np.int64]:
     """
     if groups is None:
         return np.arange(n, dtype=np.int64)
-    labels = groups if isinstance(groups, np.ndarray) else [str(g) for g in groups]
-    if len(labels) != n:
-        raise UsageError(f"Expected one group a row, got {len(labels)} groups for {n} rows.")
-    if isinstance(labels, np.ndarray):
-        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    keys = [label or f"\0{i}" for i, label in enumerate(labels)]
+    if len(groups) != n:
+        raise UsageError(f"Expected one group a row, got {len(groups)} groups for {n} rows.")
+    if isinstance(groups, np.ndarray) and groups.dtype.kind in "iu":
+        return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    keys = [str(g) or f"\0{i}" for i, g in enumerate(groups)]
     return np.unique(np.asarray(keys, dtype=object), return_inverse=True)[1].astype(np.int64)
 
 

@@ -48,7 +48,8 @@ def test_mean_cosine_leaves_out_pairs_of_one_group():
 
 def test_an_empty_group_is_no_group():
     x = np.random.default_rng(0).standard_normal((10, 4))
-    assert mean_cosine(x, [""] * 10) == pytest.approx(mean_cosine(x), abs=1e-14)
+    for groups in ([""] * 10, np.array([""] * 10)):
+        assert mean_cosine(x, groups) == pytest.approx(mean_cosine(x), abs=1e-14)
 
 
 def test_one_group_has_no_distinct_pair():
