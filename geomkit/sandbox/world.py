@@ -164,11 +164,15 @@ TEMPLATES: Mapping[Kind, tuple[str, ...]] = {
     "image": (
         "a {size} {colour} {shape} in the {position} on a {background} background .",
         "on a {background} background there is a {size} {colour} {shape} in the {position} .",
-        "the {position} holds a {colour} {shape} of {size} size , "
-        "and the background is {background} .",
+        (
+            "the {position} holds a {colour} {shape} of {size} size , "
+            "and the background is {background} ."
+        ),
         "a {shape} , {size} and {colour} , sits at the {position} of a {background} picture .",
-        "this picture has a {background} background "
-        "with a {colour} {size} {shape} at the {position} .",
+        (
+            "this picture has a {background} background "
+            "with a {colour} {size} {shape} at the {position} ."
+        ),
         "at the {position} you see one {size} {shape} painted {colour} over {background} .",
     ),
     "audio": (
