@@ -1,0 +1,76 @@
+"""The run folder and the shard format: the specification, and the names that implement it.
+
+This text is the format. Version 1. MUST and MAY are meant literally; whatever a reader does not
+find as written here, it refuses.
+
+Run folder
+
+    RUN/
+      plan.json                    a `geomkit.types.Plan` as canonical JSON; first, never changed
+      media/<sha16>.webp | .wav    MAY: previews; 16 hex digits of sha256(sample id)
+      <checkpoint>/checkpoint.json {"schema", "order", "plan_hash", "record": CheckpointRecord}
+      <checkpoint>/shard-00000.h5  one slice of the plan: `shard_batches` batches, in plan order
+      <checkpoint>/shard-00000.json  its receipt
+      analysis.json, analysis.csv  MAY: written by the analysis, byte-reproducible
+      .lock, .*.tmp                not part of the run: a lock held while writing, a write in flight
+
+`<checkpoint>` MUST match `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, MUST NOT be `media` nor end with a dot,
+and names MUST differ by more than letter case. `order` counts captures from 0; the lowest is the
+reference. JSON files are UTF-8, keys sorted, without NaN, Infinity or repeated keys.
+
+Receipt
+
+    {"schema": "geomkit-receipt/1", "file": "shard-00000.h5", "bytes": N, "sha256": "<of the file>",
+     "rows": N, "plan_hash": "<sha256>", "checkpoint_hash": "<sha256>"}
+
+A shard counts only when its file has the size and the sha256 of its receipt and the receipt names
+this plan and this checkpoint. Everything else at that name is as good as absent, and is redone. The
+plan hash is the sha256 of plan.json's canonical form; the checkpoint hash covers what decides the
+numbers: weights, adapter, towers, template, dtype, attention, sites, dim and library versions.
+
+Shard (HDF5, superblock 3 or newer, signature at byte 0, no user block)
+
+    /                       attributes, all MUST: format  fixed string "geomkit-shard"
+                                                  version int64, 1
+                                                  plan_hash, checkpoint_hash  fixed strings of 64
+    /sites                  (sites,)  fixed UTF-8   names, in model order
+    /samples/index          (rows,)   int64         row number in the plan
+    /samples/id             (rows,)   fixed UTF-8   sample id, printable, at most 256 bytes
+    /samples/modality       (rows,)   fixed UTF-8   text | image | audio | video
+    /samples/ok             (rows,)   uint8         1: the state is good; 0: the sample was not read
+    /samples/n_tokens       (rows,)   int32         tokens that were not padding
+    /samples/token_sha      (rows,)   fixed UTF-8   sha256 of the token ids in hex; MAY be empty
+    /samples/note           (rows,)   fixed UTF-8   the reason when not ok, else empty
+    /states/<pooling>       (rows, sites, dim) float32, little-endian
+
+Every dataset MUST be chunked with the one filter fletcher32, fully allocated, without compression,
+external storage or virtual parts; every link MUST be a hard link; there MUST be nothing else in the
+file. States are chunked `(64, 1, dim)`, capped to the shape, so that one site is read without the
+others. Rows with ok = 0 are NaN; rows with ok = 1 are finite. Strings are padded with NUL.
+
+The writer is deterministic: equal rows give equal bytes (object times are off, the format bound is
+fixed to v1.14 rather than to "latest", whose meaning moves with the library).
+
+Reading without geomkit
+
+    >>> import h5py  # doctest: +SKIP
+    >>> h5py.File("run/base/shard-00000.h5")["states/last"][:, -1, :]  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from geomkit.store.folder import create_run, latest_run, open_run
+from geomkit.store.run import Run
+from geomkit.store.shard import FORMAT, VERSION, ShardRows
+from geomkit.store.verify import verify_run
+
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Run",
+    "ShardRows",
+    "create_run",
+    "latest_run",
+    "open_run",
+    "verify_run",
+]

@@ -1,0 +1,173 @@
+"""The allow-list: what an HDF5 file may contain before any of it is believed.
+
+A foreign HDF5 file can name other files of the host as its data, declare sizes that exhaust memory,
+or ask for a filter that loads a library. So the structure is compared with the one structure the
+format has, link by link and dataset by dataset, and nothing is read before it passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import h5py
+
+from geomkit.errors import StoreError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MAX_POOLINGS = 16
+MAX_STRING = 4096
+_SAMPLES = {
+    "index": h5py.h5t.STD_I64LE,
+    "id": None,  # a fixed-size string
+    "modality": None,
+    "ok": h5py.h5t.STD_U8LE,
+    "n_tokens": h5py.h5t.STD_I32LE,
+    "token_sha": None,
+    "note": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What the structure of an accepted file says."""
+
+    plan_hash: str
+    checkpoint_hash: str
+    poolings: tuple[str, ...]
+    dim: int
+
+
+def signature_at_start(stream: BinaryIO) -> None:
+    """Raise StoreError unless the file is HDF5 from its first byte: no user block, no polyglot."""
+    stream.seek(0)
+    found = stream.read(len(SIGNATURE))
+    stream.seek(0)
+    if found != SIGNATURE:
+        raise StoreError(f"expected the HDF5 signature at byte 0, got {found!r}")
+
+
+def read_tree(file: Any, size: int, format_name: str, version: int) -> Tree:
+    """Compare an open file of `size` bytes with the format.
+
+    Raises:
+        StoreError: there is more, less or other in it than the format has.
+    """
+    hashes = _attributes(file, format_name, version)
+    _members(file, {"samples", "sites", "states"})
+    samples, states = _group(file, "samples"), _group(file, "states")
+    _members(samples, set(_SAMPLES))
+    if not 0 < len(states) <= MAX_POOLINGS:
+        raise StoreError(f"/states: expected 1 to {MAX_POOLINGS} poolings, got {len(states)}")
+    sites = _dataset(file, "sites", 1, None, size)
+    rows = {_dataset(samples, name, 1, kind, size)[0] for name, kind in _SAMPLES.items()}
+    shapes = {
+        _dataset(states, name, 3, h5py.h5t.IEEE_F32LE, size) for name in _members(states, None)
+    }
+    if len(rows) != 1 or len(shapes) != 1 or next(iter(shapes))[:2] != (*rows, *sites):
+        raise StoreError(
+            f"sizes disagree: samples {sorted(rows)}, sites {sites}, states {sorted(shapes)}"
+        )
+    return Tree(*hashes, poolings=tuple(sorted(states)), dim=next(iter(shapes))[2])
+
+
+def read_strings(dataset: Any) -> tuple[str, ...]:
+    """Fixed-size strings as text. Raises StoreError where the bytes are not UTF-8."""
+    try:
+        return tuple(value.decode() for value in dataset[()].tolist())
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{dataset.name}: expected UTF-8: {error}") from error
+
+
+def _attributes(file: Any, format_name: str, version: int) -> tuple[str, str]:
+    names = {"format", "version", "plan_hash", "checkpoint_hash"}
+    if h5py.h5a.get_num_attrs(file.id) != len(names) or set(file.attrs) != names:
+        raise StoreError(f"expected the attributes {sorted(names)} and no others")
+    found = _text_attribute(file, "format")
+    if found != format_name:
+        raise StoreError(f"expected the format {format_name!r}, got {found!r}")
+    number = h5py.h5a.open(file.id, b"version")
+    if number.shape != () or not number.get_type().equal(h5py.h5t.STD_I64LE):
+        raise StoreError("attribute version: expected one int64")
+    if file.attrs["version"] != version:
+        raise StoreError(
+            f"expected version {version} of the format, got {file.attrs['version']}; "
+            "read it with the geomkit that wrote it, or capture again"
+        )
+    return _text_attribute(file, "plan_hash"), _text_attribute(file, "checkpoint_hash")
+
+
+def _text_attribute(file: Any, name: str) -> str:
+    attribute = h5py.h5a.open(file.id, name.encode())
+    if attribute.shape != () or not _is_fixed_string(attribute.get_type(), 64):
+        raise StoreError(f"attribute {name}: expected one fixed string of at most 64 bytes")
+    try:
+        return bytes(file.attrs[name]).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"attribute {name}: expected ASCII: {error}") from error
+
+
+def _members(group: Any, expected: set[str] | None) -> tuple[str, ...]:
+    """The group's names, all hard links; counted first, so a million links are never listed."""
+    if expected is not None and (len(group) != len(expected) or set(group) != expected):
+        raise StoreError(f"{group.name}: expected exactly {sorted(expected)} in it")
+    names = tuple(group)
+    for name in names:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise StoreError(f"{group.name}: {name!r} is a link to elsewhere; only data is read")
+    return names
+
+
+def _group(parent: Any, name: str) -> Any:
+    if parent.get(name, getclass=True) is not h5py.Group:
+        raise StoreError(f"/{name}: expected a group")
+    return parent[name]
+
+
+def _dataset(group: Any, name: str, rank: int, kind: Any, size: int) -> tuple[int, ...]:
+    """The shape of a dataset whose storage is as the format says."""
+    if group.get(name, getclass=True) is not h5py.Dataset:
+        raise StoreError(f"{group.name}: {name!r} is no dataset")
+    identifier = group[name].id
+    place = f"{group.name.rstrip('/')}/{name}"
+    _check_type(identifier.get_type(), kind, place)
+    shape: tuple[int, ...] = identifier.shape
+    if len(shape) != rank or 0 in shape:
+        raise StoreError(f"{place}: expected rank {rank} without empty axes, got shape {shape}")
+    creation = identifier.get_create_plist()
+    if creation.get_layout() != h5py.h5d.CHUNKED:  # rules out external and virtual storage too
+        raise StoreError(f"{place}: expected chunked storage inside the file")
+    filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+    if filters != [h5py.h5z.FILTER_FLETCHER32]:
+        raise StoreError(f"{place}: expected the one filter fletcher32, got filters {filters}")
+    declared = identifier.get_type().get_size()
+    for length in shape:
+        declared *= length
+    chunk = creation.get_chunk()
+    if any(part > whole for part, whole in zip(chunk, shape, strict=True)):
+        raise StoreError(f"{place}: chunk {chunk} is larger than the shape {shape}")
+    if declared > size or identifier.get_storage_size() < declared:
+        raise StoreError(f"{place}: declares {declared} bytes that a file of {size} does not hold")
+    return shape
+
+
+def _check_type(found: Any, expected: Any, place: str) -> None:
+    if expected is None and not _is_fixed_string(found, MAX_STRING):
+        raise StoreError(f"{place}: expected fixed-size strings of at most {MAX_STRING} bytes")
+    if expected is not None and not found.equal(expected):
+        raise StoreError(f"{place}: expected {expected.dtype}, got {_dtype_name(found)}")
+
+
+def _dtype_name(found: Any) -> str:
+    try:
+        return str(found.dtype)
+    except (TypeError, ValueError, NotImplementedError):
+        return "a type without a NumPy equivalent"
+
+
+def _is_fixed_string(found: Any, limit: int) -> bool:
+    return (
+        isinstance(found, h5py.h5t.TypeStringID)
+        and not found.is_variable_str()
+        and found.get_size() <= limit
+    )

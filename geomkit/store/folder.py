@@ -1,0 +1,84 @@
+"""Making, opening and finding run folders."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from geomkit.errors import StoreError
+from geomkit.store import files, records
+from geomkit.store.names import check_plan
+from geomkit.store.run import Run
+from geomkit.types import Plan
+
+
+def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
+    """The run of `plan` at `path`: new, or the one that is there when its plan is the same.
+
+    With `force` a run of another plan is replaced; a folder that is no run is never touched.
+
+    Raises:
+        StoreError: another plan is there, the folder holds something else, or cannot be written.
+    """
+    path = Path(path)
+    check_plan(plan)
+    files.make_folder(path)
+    with files.write_lock(path):
+        files.sweep(path)
+        if (path / "plan.json").exists():
+            held = open_run(path)
+            if held.plan_hash == plan.hash:
+                return held
+            if not force:
+                raise StoreError(
+                    f"{path} holds a run of plan {held.plan_hash}, and this is plan {plan.hash}; "
+                    "choose another folder, or force to replace it"
+                )
+            _clear(path)
+        elif any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise StoreError(
+                f"{path} is not empty and no run (no plan.json); choose another folder"
+            )
+        files.write_atomic(path / "plan.json", plan.to_json().encode())
+    return open_run(path)
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run's writers wrote, and nothing else."""
+    own = ("shard-*.json", "shard-*.h5", "checkpoint.json")
+    names = [f"*/{pattern}" for pattern in own] + ["media/*.webp", "media/*.wav", "analysis.*"]
+    for pattern in names:
+        for file in path.glob(pattern):
+            if not file.parent.is_symlink():
+                file.unlink()
+    for folder in path.iterdir():
+        with contextlib.suppress(OSError):  # not empty: something of the user's is in it
+            if folder.is_dir() and not folder.is_symlink():
+                folder.rmdir()
+
+
+def open_run(path: Path) -> Run:
+    """The run at `path`; its shards are checked when they are read.
+
+    Raises:
+        StoreError: there is no run, or its plan is damaged.
+    """
+    path = Path(path)
+    if not (path / "plan.json").exists():
+        raise StoreError(f"{path} is no run: it has no plan.json; make one with `geomkit capture`")
+    plan = records.from_json(Plan, path / "plan.json")
+    check_plan(plan)
+    return Run(path, plan, plan.hash)
+
+
+def latest_run(folder: Path) -> Path:
+    """The newest run at `folder` or one level below it, by the time its plan was written.
+
+    Raises:
+        StoreError: there is none.
+    """
+    folder = Path(folder)
+    plans = [p for p in (folder / "plan.json", *sorted(folder.glob("*/plan.json"))) if p.is_file()]
+    if not plans:
+        raise StoreError(f"no run at {folder} or just below it; make one with `geomkit capture`")
+    return max(plans, key=lambda plan: (plan.stat().st_mtime_ns, plan)).parent

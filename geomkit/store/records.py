@@ -1,0 +1,151 @@
+"""Records as strict JSON and as a tidy table."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from geomkit.errors import StoreError
+from geomkit.store.files import read_regular
+from geomkit.types import Analysis, CheckpointRecord, Interval
+
+T = TypeVar("T")
+MAX_JSON_BYTES = 1 << 30
+COLUMNS = (
+    "kind", "metric", "checkpoint", "before", "after", "site", "modality", "value", "low", "high",
+    "level", "method", "chance", "better", "n", "reference", "note",
+)  # fmt: skip
+IDENTITY = (
+    "weights_sha", "decoder_sha", "towers_sha", "adapter_sha", "template_sha", "dtype",
+    "attention", "sites", "dim", "versions",
+)  # fmt: skip
+
+
+@functools.cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_json(record: Any) -> bytes:
+    """A record as UTF-8 JSON with sorted keys: equal records give equal bytes.
+
+    Raises:
+        StoreError: it holds NaN, an infinity or something JSON has no word for.
+    """
+    try:
+        text = json.dumps(
+            asdict(record), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1,
+            default=_plain,
+        )  # fmt: skip
+        return text.encode() + b"\n"
+    except (TypeError, ValueError) as error:  # ValueError also covers lone surrogates
+        name = type(record).__name__
+        raise StoreError(
+            f"{name} cannot be written as JSON: {error}; a missing number is None with a note"
+        ) from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"expected numbers, text, lists and mappings, got {type(value).__name__}")
+
+
+def from_json(kind: type[T], path: Path, limit: int = MAX_JSON_BYTES) -> T:
+    """The record of type `kind` in the file at `path`, checked field by field.
+
+    Raises:
+        StoreError: no regular file, no JSON, repeated keys, NaN, or fields that do not fit.
+    """
+    data = read_regular(path, limit)
+    try:
+        json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
+        adapter = _adapter(kind)  # type: ignore[arg-type] # a class is hashable, mypy doubts it
+        record: T = adapter.validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the top"
+        raise StoreError(
+            f"{path} is no {kind.__name__}: at {where}: {first['msg']}; capture or analyze again"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is not the JSON it should be: {error}") from error
+    return record
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a number JSON knows")
+
+
+def _refuse_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return fields
+
+
+def checkpoint_hash(record: CheckpointRecord) -> str:
+    """sha256 of what decides a checkpoint's numbers; name, source and gate do not."""
+    identity = {name: getattr(record, name) for name in IDENTITY}
+    identity["versions"] = dict(record.versions)
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def to_csv(analysis: Analysis) -> bytes:
+    """All numbers of an analysis, one a line, in the columns `COLUMNS`."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    for line in _lines(analysis):
+        table.writerow({name: _cell(value) for name, value in line.items()})
+    return text.getvalue().encode()
+
+
+def _lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
+    for m in analysis.measurements:
+        yield {
+            "kind": "measurement", "metric": m.metric, "checkpoint": m.checkpoint, "site": m.site,
+            "modality": m.modality, "value": m.value, "chance": m.chance, "better": m.better,
+            "n": m.n, "reference": m.reference, "note": m.note, **_bounds(m.interval),
+        }  # fmt: skip
+    for d in (*analysis.differences, *analysis.probe_differences):
+        yield {
+            "kind": "difference", "metric": d.metric, "before": d.before, "after": d.after,
+            "site": d.site, "modality": d.modality, "value": d.value, "better": d.better,
+            "n": d.n, "note": d.note, **_bounds(d.interval),
+        }  # fmt: skip
+    for p in analysis.probes:
+        yield {
+            "kind": "probe", "metric": f"probe:{p.attribute}", "checkpoint": p.checkpoint,
+            "site": p.site, "modality": f"{p.train_on}->{p.test_on}", "value": p.accuracy,
+            "chance": p.chance, "better": "higher", "n": p.n_test, "note": p.note,
+            **_bounds(p.interval),
+        }  # fmt: skip
+
+
+def _bounds(interval: Interval | None) -> dict[str, Any]:
+    if interval is None:
+        return {}
+    return {
+        "low": interval.low, "high": interval.high, "level": interval.level,
+        "method": interval.method,
+    }  # fmt: skip
+
+
+def _cell(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets a quote in front; numbers stay."""
+    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")):
+        return f"'{value}"
+    if isinstance(value, str) and value.startswith(("\t", "\r", "\n")):
+        return f"'{value}"
+    return "" if value is None else value

@@ -1,0 +1,40 @@
+"""Everything that is wrong with a run folder, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from geomkit.errors import GeomkitError
+from geomkit.store.folder import open_run
+from geomkit.store.run import Run
+
+
+def verify_run(path: Path) -> tuple[str, ...]:
+    """The problems of a run, one sentence each; empty when every byte is as its receipt says."""
+    try:
+        run = open_run(path)
+        names = [record.name for record in run.checkpoints()]
+    except GeomkitError as error:
+        return (str(error),)
+    if not names:
+        return (f"{path} holds no checkpoint yet; run the capture again",)
+    problems = [problem for name in names for problem in _checkpoint_problems(run, name)]
+    return (*problems, *(() if problems else _pairing_problems(run)))
+
+
+def _checkpoint_problems(run: Run, name: str) -> Iterator[str]:
+    for number in range(run.shard_count()):
+        try:
+            run.check_shard(name, number)
+        except GeomkitError as error:
+            yield str(error)
+
+
+def _pairing_problems(run: Run) -> Iterator[str]:
+    try:
+        run.check_pairing()
+        if (run.path / "analysis.json").exists():
+            run.read_analysis()
+    except GeomkitError as error:
+        yield str(error)
