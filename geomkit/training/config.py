@@ -1,0 +1,112 @@
+"""The training recipe as data: one frozen record, presets that fill it, any field overridable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from geomkit.errors import UsageError
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # The text-only recipe of LCO-Embedding (arXiv:2510.11693); its released scripts use alpha 128.
+    "lco-text": {},
+    # A decoder of about a million parameters on two CPU cores, in about a minute. Chosen before
+    # looking at any result: common small-model values, one pass over fresh pairs. No dropout:
+    # every pair is seen once, and drawing the masks would take a third of the time.
+    "sandbox": {
+        "rank": 16,
+        "alpha": 32.0,
+        "dropout": 0.0,
+        "learning_rate": 1e-3,
+        "steps": 100,
+        "batch": 96,
+        "mini_batch": 96,
+        "temperature": 0.05,
+        "warmup_steps": 10,
+        "max_tokens": 128,
+    },
+}
+"""Presets by name: what each changes in `TrainConfig`'s defaults."""
+
+
+def _doc(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides the adapter, given the base and the pairs."""
+
+    preset: str = _doc("lco-text", "recipe the other fields start from")
+    prompt: str = _doc("lco", "prompt preset whose text instruction follows every text")
+    rank: int = _doc(64, "LoRA rank")
+    alpha: float = _doc(16.0, "LoRA alpha; the update is scaled by alpha / rank")
+    dropout: float = _doc(0.05, "dropout on the input of the LoRA branch")
+    targets: tuple[str, ...] = _doc(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        "linear layers of a decoder block that get a LoRA branch",
+    )
+    learning_rate: float = _doc(4e-4, "peak learning rate of AdamW")
+    schedule: str = _doc("cosine", "learning-rate schedule after the warm-up")
+    warmup_steps: int = _doc(100, "steps of linear warm-up")
+    weight_decay: float = _doc(0.0, "weight decay of AdamW")
+    max_grad_norm: float = _doc(1.0, "gradient norm is clipped to this")
+    epochs: float = _doc(2.0, "passes over the pairs; unused when steps is set")
+    steps: int = _doc(0, "optimiser steps; 0 means: by epochs")
+    batch: int = _doc(768, "pairs a step, over all devices; all are each other's negatives")
+    mini_batch: int = _doc(32, "texts a forward pass; below batch, gradients are cached")
+    temperature: float = _doc(0.03, "InfoNCE temperature")
+    mask_equal: bool = _doc(True, "never treat equal groups or equal texts as negatives")
+    max_tokens: int = _doc(650, "texts are cut to this before the prompt is added")
+    gradient_checkpointing: bool = _doc(False, "recompute activations to save memory")
+    dtype: str = _doc(
+        "auto",
+        "type of frozen weights; auto: bfloat16 on a GPU, else float32; LoRA is always float32",
+    )
+    attention: str = _doc("sdpa", "attention kernel of transformers")
+    device: str = _doc("auto", "where to train: auto, cpu, cuda")
+    workers: int = _doc(0, "processes that tokenise ahead")
+    seed: int = _doc(0, "seed of initialisation, dropout and order")
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can mean."""
+        object.__setattr__(self, "targets", tuple(self.targets))  # the command line gives a list
+        _positive(self, "rank", "alpha", "learning_rate", "batch", "mini_batch", "max_tokens")
+        _positive(self, "temperature", "max_grad_norm", "epochs")
+        if self.batch < 2:
+            raise UsageError(
+                f"Expected batch of 2 or more (others are the negatives), got {self.batch}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"Expected dropout in [0, 1), got {self.dropout}.")
+        if not self.targets:
+            raise UsageError("Expected at least one layer name in targets, got none.")
+
+    @classmethod
+    def of(cls, preset: str = "lco-text", **overrides: Any) -> TrainConfig:
+        """The preset's config with `overrides` on top.
+
+        Raises:
+            UsageError: unknown preset or field, or a value out of range.
+        """
+        if preset not in PRESETS:
+            raise UsageError(f"Expected a preset of {', '.join(PRESETS)}, got {preset!r}.")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(overrides) - known):
+            raise UsageError(
+                f"Unknown training option {unknown[0]!r}: choose of {', '.join(sorted(known))}."
+            )
+        return replace(cls(preset=preset), **{**PRESETS[preset], **overrides})
+
+    @property
+    def scale(self) -> float:
+        """Factor on the cosines: 1 / temperature."""
+        return 1.0 / self.temperature
+
+
+def _positive(config: TrainConfig, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not value > 0:  # also catches NaN
+            raise UsageError(f"Expected {name} above 0, got {value}.")

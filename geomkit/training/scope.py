@@ -1,0 +1,144 @@
+"""What may train: LoRA branches in the decoder's blocks, and not one parameter more.
+
+The names `q_proj`, `up_proj`, ... also occur in vision and audio towers, so a list of names is not
+a scope. The scope is the decoder's own path in the module tree, followed by its blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from geomkit.checkpoints import decoder
+from geomkit.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What trains: the decoder's path, and names and counts as proof."""
+
+    decoder: str
+    modules: int
+    trainable_names: tuple[str, ...]
+    trainable_inside: int
+    trainable_outside: int
+    parameters: int
+
+
+def target_pattern(model: nn.Module, names: Sequence[str]) -> str:
+    """Regex that fully matches the linear layers called `names` in the decoder's blocks, only.
+
+    Raises:
+        TrainingError: no linear layer of those names there.
+    """
+    path, text = decoder(model)
+    block = re.escape(f"{path}." if path else "") + r"layers\.\d+\."
+    pattern = rf"{block}(?:.+\.)?(?:{'|'.join(map(re.escape, names))})"
+    linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if not any(re.fullmatch(pattern, name) for name in linears):
+        there = sorted(
+            {n.rsplit(".", 1)[-1] for n, m in text.named_modules() if isinstance(m, nn.Linear)}
+        )
+        raise TrainingError(
+            f"Expected linear layers named {', '.join(names)} in the blocks of {path or 'model'}, "
+            f"found {', '.join(there) or 'none'}: set targets to some of those."
+        )
+    return pattern
+
+
+def assert_scope(model: nn.Module, *, frozen: bool = False) -> Scope:
+    """Count what trains; refuse anything but LoRA branches inside the decoder's blocks.
+
+    `frozen` is for an adapter that was loaded, not to be trained: then only places are checked.
+
+    Raises:
+        TrainingError: naming trainable parameters or LoRA modules elsewhere, or none at all.
+    """
+    base = unwrap(model)
+    path, text = decoder(base)
+    inside = {id(p) for p in text.get_submodule("layers").parameters()}
+    outsiders = [n for n, p in base.named_parameters() if p.requires_grad and id(p) not in inside]
+    blocks = re.compile(re.escape(f"{path}." if path else "") + r"layers\.\d+\.")
+    adapters = [n for n, m in base.named_modules() if hasattr(m, "lora_A")]
+    strays = [n for n in adapters if not blocks.match(n)]
+    plain = [n for n, p in base.named_parameters() if p.requires_grad and "lora_" not in n]
+    if offenders := sorted({*outsiders, *strays, *plain}):
+        raise TrainingError(
+            f"Expected LoRA in the decoder's blocks ({path or 'model'}.layers) and nothing else to "
+            f"train, but {len(offenders)} more would: {', '.join(offenders[:4])}"
+            f"{', ...' if len(offenders) > 4 else ''}; narrow the targets."
+        )
+    trainable = {n: p.numel() for n, p in base.named_parameters() if p.requires_grad}
+    if not trainable and not frozen:
+        raise TrainingError(
+            f"Expected LoRA parameters in {path or 'model'}.layers, nothing trains."
+        )
+    return Scope(
+        decoder=path,
+        modules=len(adapters),
+        trainable_names=tuple(trainable),
+        trainable_inside=sum(trainable.values()),
+        trainable_outside=0,
+        parameters=sum(p.numel() for p in base.parameters()),
+    )
+
+
+def region_hashes(model: nn.Module) -> Mapping[str, str]:
+    """sha256 of every frozen tensor, by region: equal before and after, or training leaked.
+
+    Regions are `decoder`, `embeddings`, `head`, and each tower or projector by its module path.
+    LoRA branches are left out, and the wrapping they bring does not change a name. Values are
+    hashed as float32, which holds every half value exactly: the type they are loaded in is no
+    matter.
+    """
+    digests: dict[str, hashlib._Hash] = {}
+    for region, name, tensor in _frozen(unwrap(model)):
+        digest = digests.setdefault(region, hashlib.sha256())
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor_bytes(tensor.float() if tensor.is_floating_point() else tensor))
+    return {region: digest.hexdigest() for region, digest in sorted(digests.items())}
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The multimodal model itself, whether or not PEFT wraps it."""
+    unwrap = getattr(model, "get_base_model", None)
+    return cast("nn.Module", unwrap()) if callable(unwrap) else model
+
+
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
+    """The tensor's bytes in memory order, whatever its type."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _frozen(base: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
+    text = decoder(base)[1]
+    head = getattr(base, "get_output_embeddings", lambda: None)()
+    heads = {id(p) for p in head.parameters()} if head is not None else set()
+    embedding = getattr(text, "get_input_embeddings", lambda: None)()
+    embeddings = {id(p) for p in embedding.parameters()} if embedding is not None else set()
+    members = {id(t) for t in (*text.parameters(), *text.buffers())}
+    for name, tensor in sorted(base.state_dict(keep_vars=True).items()):
+        if "lora_" in name:
+            continue
+        if id(tensor) in embeddings:
+            region = "embeddings"
+        elif id(tensor) in heads:
+            region = "head"
+        elif id(tensor) in members:
+            region = "decoder"
+        else:
+            region = _tower(name)
+        yield region, name.replace(".base_layer.", "."), tensor
+
+
+def _tower(name: str) -> str:
+    """`model.visual.blocks.0...` -> `model.visual`: wrapper, then the part it wraps."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] in ("model", "thinker") and len(parts) > 2 else parts[0]

@@ -1,0 +1,51 @@
+"""The recipe as data."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from geomkit.errors import UsageError
+from geomkit.training.config import PRESETS, TrainConfig
+
+
+def test_the_default_is_the_published_text_only_recipe() -> None:
+    recipe = TrainConfig.of("lco-text")
+    assert (recipe.rank, recipe.alpha, recipe.dropout) == (64, 16.0, 0.05)
+    assert (recipe.learning_rate, recipe.epochs, recipe.batch) == (4e-4, 2.0, 768)
+    assert recipe.temperature == 0.03
+    assert recipe.scale == pytest.approx(1 / 0.03)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_any_field_overrides_a_preset(preset: str) -> None:
+    assert TrainConfig.of(preset, rank=3).rank == 3
+    assert TrainConfig.of(preset).preset == preset
+
+
+def test_every_field_has_a_help_line() -> None:
+    assert all(f.metadata["help"] for f in fields(TrainConfig))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"rank": 0}, "rank above 0"),
+        ({"temperature": -1.0}, "temperature above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate above 0"),
+        ({"batch": 1}, "batch of 2"),
+        ({"dropout": 1.0}, "dropout in"),
+        ({"targets": ()}, "at least one layer"),
+        ({"ranks": 4}, "Unknown training option 'ranks'"),
+    ],
+)
+def test_impossible_values_are_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainConfig.of("sandbox", **overrides)
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(UsageError, match="preset of lco-text, sandbox"):
+        TrainConfig.of("lco")

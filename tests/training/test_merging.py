@@ -1,0 +1,216 @@
+"""A merge changes the adapted layers and nothing else, and is the model that was trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from geomkit.errors import TrainingError
+from geomkit.training import merging
+from geomkit.training.adapter import adapt, load_adapter, save_adapter
+from geomkit.training.config import TrainConfig
+from geomkit.training.merging import merge
+from geomkit.training.states import last_states, probes
+from geomkit.types import Sample
+from tests.training.loaded import load
+
+
+def random_adapter(base: Path, out: Path, config: TrainConfig) -> Path:
+    """An adapter with branches that matter, without training."""
+    torch.manual_seed(3)
+    adapted = adapt(load(base).model, config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    save_adapter(adapted, out, base="tiny")
+    return out
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_adapter(base, tmp_path_factory.mktemp("random") / "adapter", quick)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for shard in folder.glob("*.safetensors"):
+        found |= load_file(shard)
+    return found
+
+
+def test_merge_changes_the_layers_and_nothing_else(
+    adapter: Path, base: Path, held_out: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    record = merge(adapter, base, tmp_path / "m", samples=held_out, names=("lco", "base"))
+    before, after = tensors(base), tensors(tmp_path / "m")
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    assert before.keys() == after.keys()
+    assert len(changed) == record.merged == 14
+    assert record.identical == record.tensors - 14 == len(before) - 14
+    assert not any(part in n for n in changed for part in ("visual", "audio", "lm_head", "embed"))
+    branch = tensors(adapter)
+    for name in changed:
+        place = name[name.rindex("layers.") :].removesuffix(".weight")
+        down, up = (
+            next(t for n, t in branch.items() if place in n and f"lora_{side}" in n).double()
+            for side in "AB"
+        )
+        expected = before[name].double() + 32 / 4 * up @ down
+        assert torch.allclose(after[name].double(), expected, atol=1e-6)
+
+
+def test_merged_states_equal_base_plus_adapter(
+    adapter: Path, base: Path, held_out: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    record = merge(adapter, base, tmp_path / "m", samples=held_out, names=("lco", "base"))
+    assert [a.modality for a in record.agreement] == ["text", "image", "audio"]
+    assert [a.n for a in record.agreement] == [6, 3, 3]
+    assert all(a.relative < 1e-5 and a.cosine > 1 - 1e-6 for a in record.agreement)
+    assert record.generated >= 1
+    assert json.loads((tmp_path / "m" / "merge.json").read_text()) == json.loads(record.to_json())
+    # independently of the code under test, and far from the base: the branch is not nothing
+    plain = load(base)
+    own = last_states(plain.model, plain.processor, held_out)
+    tuned = load_adapter(plain.model, adapter)
+    expected = last_states(tuned, plain.processor, held_out)
+    merged = load(tmp_path / "m")
+    got = last_states(merged.model, merged.processor, held_out)
+    for modality in ("text", "image", "audio"):
+        assert torch.allclose(got[modality], expected[modality], atol=1e-4)
+        assert not torch.allclose(own[modality], expected[modality], atol=1e-2)
+
+
+def test_tokenizer_processor_and_template_are_copied(
+    adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    record = merge(adapter, base, tmp_path / "m")
+    for file in base.iterdir():
+        if file.suffix != ".safetensors":
+            assert (tmp_path / "m" / file.name).read_bytes() == file.read_bytes()
+            assert file.name in record.copied
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "F16"), (torch.bfloat16, "BF16")])
+def test_half_precision_bases_keep_their_type(
+    dtype: torch.dtype, name: str, own_base: Path, quick: TrainConfig, tmp_path: Path
+) -> None:
+    file = own_base / "model.safetensors"
+    save_file({n: t.to(dtype) for n, t in load_file(file).items()}, file, metadata={"format": "pt"})
+    adapter = random_adapter(own_base, tmp_path / "adapter", quick)
+    record = merge(adapter, own_base, tmp_path / "m")
+    assert record.dtype == name
+    assert {t.dtype for t in tensors(tmp_path / "m").values()} == {dtype}
+    # rounded once: more than float32's noise, less than the tolerance of the type
+    assert all(1e-6 < a.relative < a.tolerance for a in record.agreement)
+
+
+def test_sharded_bases_stay_sharded(adapter: Path, base: Path, tmp_path: Path) -> None:
+    sharded = tmp_path / "sharded"
+    shutil.copytree(base, sharded)
+    (sharded / "model.safetensors").unlink()
+    model = load(base).model
+    model.save_pretrained(sharded, max_shard_size="100KB")
+    record = merge(adapter, sharded, tmp_path / "m")
+    names = sorted(f.name for f in sharded.glob("*.safetensors"))
+    assert len(names) > 1
+    assert sorted(f.name for f in (tmp_path / "m").glob("*.safetensors")) == names
+    assert record.merged == 14
+
+
+def test_a_tensor_that_changed_too_is_caught(
+    adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = merging.rewrite
+
+    def careless(base: Path, out: Path, layers: object) -> object:
+        found = honest(base, out, layers)  # type: ignore[arg-type]  # passed on as it came
+        file = out / "model.safetensors"
+        content = load_file(file)
+        content["lm_head.weight"].view(-1)[0] += 1
+        save_file(content, file)
+        return found
+
+    monkeypatch.setattr(merging, "rewrite", careless)
+    with pytest.raises(TrainingError, match=r"only adapted layers to change.*lm_head"):
+        merge(adapter, base, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_merge_that_is_another_model_is_caught(
+    adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = merging.targets
+
+    def doubled(adapted: object) -> object:
+        found = honest(adapted)  # type: ignore[arg-type]  # passed on as it came
+        return tuple(merging.Target(t.path, t.sha, 2 * t.update) for t in found)
+
+    monkeypatch.setattr(merging, "targets", doubled)
+    with pytest.raises(TrainingError, match=r"merged text states within 0\.0001"):
+        merge(adapter, base, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(
+    adapter: Path, base: Path, own_base: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(adapter, tmp_path / "a"))
+    model = load(base).model
+    hashes = merging.region_hashes(model)
+    (own / "training.json").write_text(json.dumps({"frozen_before": hashes}))
+    assert merge(own, base, tmp_path / "fits").merged == 14
+    file = own_base / "model.safetensors"
+    content = load_file(file)
+    content["lm_head.weight"].view(-1)[0] += 1
+    save_file(content, file, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match="base that a was trained on, but head differ"):
+        merge(own, own_base, tmp_path / "m")
+
+
+def test_an_incomplete_adapter_is_refused(adapter: Path, base: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(adapter, tmp_path / "a"))
+    file = own / "adapter_model.safetensors"
+    content = load_file(file)
+    content.pop(min(content))
+    save_file(content, file)
+    with pytest.raises(TrainingError, match="is incomplete"):
+        merge(own, base, tmp_path / "m")
+
+
+def test_dora_is_refused(adapter: Path, base: Path, tmp_path: Path) -> None:
+    model = load(base).model
+    adapted = load_adapter(model, adapter)
+    adapted.peft_config["default"].use_dora = True
+    with pytest.raises(TrainingError, match="plain LoRA"):
+        merging.targets(adapted)
+
+
+def test_a_base_without_safetensors_is_refused(
+    adapter: Path, own_base: Path, tmp_path: Path
+) -> None:
+    (own_base / "model.safetensors").rename(own_base / "model.bin")
+    with pytest.raises(TrainingError, match=r"Expected \*\.safetensors"):
+        merging.rewrite(own_base, tmp_path, ())
+
+
+def test_layers_that_are_not_in_the_files_are_named(base: Path, tmp_path: Path) -> None:
+    layer = merging.Target("model.language_model.layers.0.mlp.up_proj", "0" * 64, torch.zeros(1))
+    with pytest.raises(TrainingError, match=r"missing: .*layers\.0\.mlp\.up_proj"):
+        merging.rewrite(base, tmp_path, (layer,))
+
+
+def test_an_output_in_use_is_refused(adapter: Path, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "keep.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="new or empty"):
+        merge(adapter, base, tmp_path)
+
+
+def test_probes_cover_what_the_processor_reads(base: Path) -> None:
+    processor = load(base).processor
+    assert probes(processor)[0].modalities() == ("text", "image", "audio")

@@ -1,0 +1,124 @@
+"""Text pairs: what is kept, what is counted, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from geomkit.errors import TrainingError, UsageError
+from geomkit.training.pairs import TextPair, fingerprint, load_pairs, select
+
+ROWS = [
+    {"anchor": "a red circle", "positive": "one red disc", "negative": "a blue circle"},
+    {"anchor": "a green ring", "positive": "one green hoop", "negative": "a green star"},
+]
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_three_formats_give_the_same_pairs(tmp_path: Path) -> None:
+    jsonl = write(tmp_path / "p.jsonl", list(ROWS))
+    csv = tmp_path / "p.csv"
+    csv.write_text(
+        "anchor,positive,negative\n" + "".join(",".join(row.values()) + "\n" for row in ROWS)
+    )
+    table = tmp_path / "p.parquet"
+    parquet.write_table(pa.Table.from_pylist(ROWS), table)
+    expected = tuple(TextPair(r["anchor"], r["positive"], r["negative"]) for r in ROWS)
+    assert load_pairs(jsonl).pairs == load_pairs(csv).pairs == load_pairs(table).pairs == expected
+
+
+def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        *ROWS,
+        dict(ROWS[0]),
+        {"anchor": "", "positive": "x", "negative": "y"},
+        {"anchor": "x", "negative": "y"},
+        {"anchor": 3, "positive": "x", "negative": "y"},
+        {"anchor": "x", "positive": "y", "negative": "y"},
+        {"anchor": "x", "positive": "y"},
+    ]
+    found = load_pairs(write(tmp_path / "p.jsonl", rows))
+    assert found.pairs == tuple(TextPair(r["anchor"], r["positive"], r["negative"]) for r in ROWS)
+    assert found.dropped == {
+        "duplicate": 1,
+        "empty": 1,
+        "missing column": 1,
+        "not text": 1,
+        "negative equal to its pair": 1,
+        "without a negative": 1,
+    }
+    assert "2 pairs from p.jsonl; left out: 1 duplicate, 1 empty" in found.report()
+
+
+def test_nli_column_names_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "nli.csv"
+    path.write_text("sent0,sent1,hard_neg\nit rains,it is wet,it is dry\n", encoding="utf-8-sig")
+    assert load_pairs(path).pairs == (TextPair("it rains", "it is wet", "it is dry"),)
+
+
+def test_groups_are_kept_and_pairs_need_no_negative() -> None:
+    rows = [{"anchor": "a", "positive": "b", "group": 7}, {"anchor": "c", "positive": "d"}]
+    assert select(rows, source="rows").pairs == (TextPair("a", "b", None, "7"), TextPair("c", "d"))
+
+
+@pytest.mark.parametrize("column", ["image", "audio_path", "video", "pixel_values", "Wave_WAV"])
+def test_media_columns_are_refused(column: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [{**ROWS[0], column: "x.png"}])
+    with pytest.raises(TrainingError, match=f"media column '{column}'"):
+        load_pairs(path)
+
+
+def test_media_nested_in_a_text_column_are_refused() -> None:
+    row = {"anchor": {"text": "a", "image_path": "x.png"}, "positive": {"text": "b"}}
+    with pytest.raises(TrainingError, match=r"media column 'anchor\.image_path'"):
+        select([row], source="rows")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", b"", r"empty\.jsonl is empty"),
+        ("empty.csv", b"", r"empty\.csv is empty"),
+        ("header.csv", b"anchor,positive\n", r"header\.csv is empty"),
+        ("wrong.csv", b"premise,hypothesis\na,b\n", "no usable row \\(1 missing column\\)"),
+        ("bad.jsonl", b'{"anchor": "a"\n', "line 1 is not JSON"),
+        ("list.jsonl", b'["a", "b"]\n', "line 1 is a list"),
+        ("latin.jsonl", b'{"anchor": "\xe9"}\n', "line 1 is not JSON"),
+        ("latin.csv", b"anchor,positive\n\xe9,b\n", "UTF-8"),
+        ("deep.jsonl", b"[" * 200_000, "line 1 is not JSON"),
+        ("fake.parquet", b"not parquet at all", "is not one"),
+        ("pairs.txt", b"a b", r"Expected \.jsonl, \.csv or \.parquet"),
+    ],
+)
+def test_bad_files_say_what_is_wrong(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TrainingError, match=message):
+        load_pairs(tmp_path / name)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(TrainingError, match=r"no file nowhere\.csv"):
+        load_pairs("nowhere.csv")
+
+
+@pytest.mark.parametrize("spec", ["sandbox:many", "sandbox:0", "sandbox:-3", "sandbox:1"])
+def test_a_bad_sandbox_count_is_a_usage_error(spec: str) -> None:
+    with pytest.raises(UsageError, match="sandbox:<count>"):
+        load_pairs(spec)
+
+
+def test_fingerprint_tells_order_and_fields_apart() -> None:
+    one, two = TextPair("a", "b", "c"), TextPair("a", "b", None, "c")
+    assert fingerprint([one, two]) != fingerprint([two, one])
+    assert fingerprint([one]) != fingerprint([two])
+    assert fingerprint([one]) == fingerprint([TextPair("a", "b", "c")])
