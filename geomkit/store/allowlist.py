@@ -160,7 +160,7 @@ def _check_type(found: Any, expected: Any, place: str) -> None:
 
 def _dtype_name(found: Any) -> str:
     try:
-        return str(found.dtype)
+        return f"{found.dtype} stored in {found.get_size()} bytes"
     except (TypeError, ValueError, NotImplementedError):
         return "a type without a NumPy equivalent"
 

@@ -104,7 +104,7 @@ def checkpoint_hash(record: CheckpointRecord) -> str:
 def to_csv(analysis: Analysis) -> bytes:
     """All numbers of an analysis, one a line, in the columns `COLUMNS`."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    table = csv.DictWriter(text, COLUMNS, restval="")  # RFC 4180: lines end in CRLF
     table.writeheader()
     for line in _lines(analysis):
         table.writerow({name: _cell(value) for name, value in line.items()})
