@@ -34,7 +34,9 @@ def options(
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         extra = [_parameter(f, hints[f.name], panel) for f in shown]
-        run.__signature__ = signature.replace(parameters=[*own, *extra])  # type: ignore[attr-defined]  # typer reads it
+        parameters = [*own, *extra]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
         del run.__wrapped__  # or typer would read the undecorated signature
         return run
 

@@ -6,12 +6,16 @@ Every function takes records and gives back something rich can print; nothing is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from geomkit.types import Analysis, CheckpointRecord, Difference, Measurement, Plan, Status
+
+if TYPE_CHECKING:
+    from geomkit.training import MergeRecord, TrainingRecord
 
 SITE = "final_norm"
 HEADLINES = ("mean_cosine", "uniformity", "effective_rank", "retrieval_r1", "generative_loss")
@@ -131,3 +135,44 @@ def run_lines(plan: Plan, records: Sequence[CheckpointRecord]) -> Iterator[str]:
         gate = [c for c in r.gate.values() if isinstance(c, Mapping) and "passed" in c]
         held = f"gate {sum(bool(c['passed']) for c in gate)}/{len(gate)}"
         yield f"{r.name}: {r.source}  {r.architecture}  {len(r.sites)} sites x {r.dim}  {held}"
+
+
+def run_facts(plan: Plan, records: Sequence[CheckpointRecord]) -> dict[str, Any]:
+    """What `run_lines` says, for machines."""
+    return {
+        "plan": plan.hash,
+        "dataset": plan.dataset,
+        "rows": len(plan.rows),
+        "prompts": dict(plan.prompts),
+        "checkpoints": [asdict(r) for r in records],
+    }
+
+
+def training_lines(record: TrainingRecord) -> Iterator[str]:
+    """What was trained, on what, and the proof that nothing else changed."""
+    first, last = record.steps[0], record.steps[-1]
+    media = sum(record.media.values())
+    same = sum(record.frozen_before[r] == record.frozen_after[r] for r in record.frozen_before)
+    yield (
+        f"{record.pairs} text pairs, {media} media; {len(record.steps)} steps in "
+        f"{record.seconds:.0f} s; loss {first.loss:.2f} -> {last.loss:.2f}"
+    )
+    yield (
+        f"trainable: {record.trainable_inside} parameters inside the decoder, "
+        f"{record.trainable_outside} outside; frozen parts unchanged: "
+        f"{same}/{len(record.frozen_before)} ({', '.join(record.frozen_before)})"
+    )
+    for change in record.generation:
+        yield (
+            f"generative loss, {change.modality}: {change.before:.3f} -> {change.after:.3f} "
+            f"nats a token on {change.n} held-out captions"
+        )
+
+
+def merge_lines(record: MergeRecord) -> Iterator[str]:
+    """What was merged and how well the merged model agrees with base plus adapter."""
+    for agreement in record.agreement:
+        yield (
+            f"merged equals adapter, {agreement.modality}: largest relative difference "
+            f"{agreement.relative:.1e} (accepted below {agreement.tolerance:.0e}), n {agreement.n}"
+        )

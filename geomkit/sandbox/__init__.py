@@ -6,7 +6,7 @@ sentences that text-only training sees. No download, no GPU; see `weights/MODEL_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from geomkit.errors import UsageError
 from geomkit.sandbox import render, world
 from geomkit.sandbox.world import SPOKEN, UNSPOKEN, Kind, Scene, Split
-from geomkit.types import Sample
+from geomkit.types import Modality, Sample
 
 COUNTS: Mapping[Kind, int] = {"image": 300, "audio": 260}
 """Scenes of each kind in `samples`: at most one per combination, so no two share a caption."""
@@ -74,6 +74,24 @@ def _sample(name: str, scene: Scene, caption: str) -> Sample:
     )
 
 
+INSTRUCTIONS: Mapping[Modality, str] = {
+    "text": "\n" + world.DESCRIBE["text"][0],
+    "image": "\n" + world.DESCRIBE["image"][0],
+    "audio": "\n" + world.DESCRIBE["audio"][0],
+}
+"""How the base was asked for a sentence: what its generative loss is measured under."""
+
+
+def paraphrases(found: Sequence[Sample], seed: int = 11) -> dict[str, str]:
+    """Another caption of every sample, by id: what a rewrite or a description may say."""
+    rng = np.random.default_rng(seed)
+    told = {}
+    for sample in found:
+        kind: Kind = "image" if sample.image is not None else "audio"
+        told[sample.id] = world.caption(Scene(kind, sample.labels, sample.controls, 0), rng)
+    return told
+
+
 def text_pairs(count: int = 20_000, seed: int = 0) -> tuple[tuple[str, str, str, str], ...]:
     """Training triplets as (anchor, positive, negative, group): text of `train` scenes only.
 
@@ -98,4 +116,14 @@ def text_pairs(count: int = 20_000, seed: int = 0) -> tuple[tuple[str, str, str,
     return tuple(pairs)
 
 
-__all__ = ["COUNTS", "SPOKEN", "UNSPOKEN", "checkpoint_path", "samples", "scenes", "text_pairs"]
+__all__ = [
+    "COUNTS",
+    "INSTRUCTIONS",
+    "SPOKEN",
+    "UNSPOKEN",
+    "checkpoint_path",
+    "paraphrases",
+    "samples",
+    "scenes",
+    "text_pairs",
+]

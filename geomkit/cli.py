@@ -1,0 +1,235 @@
+"""The command line: parse, call, print, exit code. The only module that knows every room.
+
+stdout carries the result, stderr progress and errors. Exit codes: 0 ok, 1 a check failed, 2 usage,
+3 bad data or store, 4 a missing extra, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from geomkit import __version__
+from geomkit.errors import GeomkitError
+from geomkit.options import options
+from geomkit.plans import CaptureConfig
+from geomkit.progress import progress
+from geomkit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from geomkit.store import Run
+
+RUN = Path("geomkit-run")
+SANDBOX = "sandbox"
+
+app = typer.Typer(
+    help="See what training did to the geometry of a multimodal LLM, and whether it transferred.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+RunPath = Annotated[Path | None, typer.Argument(help="Run folder; by default the latest one here.")]
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one sentence and an exit code, never a traceback."""
+    try:
+        app()
+    except GeomkitError as mistake:
+        err.print(f"error: {mistake}", style="bold red", markup=False)
+        sys.exit(mistake.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted: what was finished is kept; the same command goes on from there")
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"geomkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """See what training did to the geometry of a multimodal LLM, and whether it transferred."""
+
+
+@app.command()
+@options(TrainConfig, skip=("preset",), panel="Recipe (overrides the preset)")
+def train(
+    ckpt: Annotated[str, typer.Option(help="Base checkpoint: folder, hub id or `base`.")] = "base",
+    pairs: Annotated[
+        str, typer.Option(help="Text pairs: `sandbox[:count]`, JSONL, CSV or Parquet.")
+    ] = SANDBOX,
+    to: Annotated[Path, typer.Option("--out", help="Folder of the new adapter.")] = Path("lco"),
+    preset: Annotated[
+        str | None, typer.Option(help="Recipe: lco-text, sandbox. By default fits --pairs.")
+    ] = None,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Train a text-only adapter inside the decoder, and prove that nothing else changed.
+
+    Example: geomkit train --ckpt base --pairs sandbox --out lco
+    """
+    from geomkit import stages, summary
+
+    record = stages.train(ckpt, pairs, to, preset=preset, **given)
+    if as_json:
+        out.print_json(record.to_json())
+    else:
+        _lines(summary.training_lines(record))
+        out.print(f"adapter: {to}")
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder, as `train` writes it.")],
+    into: Annotated[str, typer.Option(help="Base checkpoint to re-plug the decoder into.")] = "",
+    to: Annotated[Path, typer.Option("--out", help="Folder of the merged checkpoint.")] = Path(
+        "lco-merged"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Merge an adapter into its full generative checkpoint, and prove the two agree.
+
+    Example: geomkit merge lco --out lco-merged
+    """
+    from geomkit import stages, summary
+
+    record = stages.merge(adapter, into, to)
+    if as_json:
+        out.print_json(record.to_json())
+    else:
+        _lines(summary.merge_lines(record))
+        out.print(f"checkpoint: {to}")
+
+
+@app.command()
+@options(CaptureConfig, panel="Capture")
+def capture(
+    ckpt: Annotated[
+        list[str],
+        typer.Option(help="NAME[=SOURCE], repeatable; the first is the reference (before)."),
+    ],
+    data: Annotated[
+        str, typer.Option(help="`sandbox[:split]`, or a JSONL, CSV or Parquet manifest.")
+    ] = SANDBOX,
+    to: Annotated[Path, typer.Option("--out", help="Run folder; resumed when it is there.")] = RUN,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Capture hidden states of text, image and audio, for every checkpoint in one pass.
+
+    Example: geomkit capture --ckpt base --ckpt lco
+    """
+    from geomkit import stages
+
+    with progress(err) as shown:
+        run = stages.capture(ckpt, data, to, shown, **given)
+    _show_run(run, as_json=as_json)
+
+
+@app.command()
+def info(run: RunPath = None, as_json: Json = False) -> None:
+    """Show what a run holds."""
+    from geomkit import stages
+
+    _show_run(stages.open_here(run), as_json=as_json)
+
+
+@app.command()
+def verify(run: RunPath = None) -> None:
+    """Recompute every hash of a run; exit code 1 when something is not what its receipt says."""
+    from geomkit import stages
+    from geomkit.store import verify_run
+
+    path = stages.locate(run)
+    problems = verify_run(path)
+    _lines(problems or (f"{path}: every shard is what its receipt says",))
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def analyze(run: RunPath = None, as_json: Json = False) -> None:
+    """Measure a run: geometry, probes and differences, each with an interval and its chance.
+
+    Example: geomkit analyze
+    """
+    from geomkit import stages, summary
+
+    opened = stages.open_here(run)
+    analysis = stages.analyze(opened)
+    written = opened.path / "analysis.json"
+    if as_json:
+        out.print_json(written.read_text(encoding="utf-8"))
+        return
+    out.print(summary.verdict_table(analysis))
+    _lines((analysis.headline, f"analysis: {written}"))
+
+
+@app.command()
+def report(
+    run: RunPath = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML file; RUN/report.html by default.")
+    ] = None,
+    embed_media: Annotated[
+        bool, typer.Option(help="Put previews in the page; off by default, samples can be private.")
+    ] = False,
+) -> None:
+    """Write one offline, interactive HTML file, with its numbers beside it as JSON.
+
+    Example: geomkit report
+    """
+    from geomkit import stages, summary
+
+    opened = stages.open_here(run)
+    analysis = stages.analysis_of(opened)
+    page = stages.report(opened, analysis, to, embed_media=embed_media)
+    out.print(summary.verdict_table(analysis))
+    _lines((analysis.headline, f"report: {page}"))
+
+
+@app.command()
+def demo(
+    to: Annotated[Path, typer.Option("--out", help="Folder for everything it makes.")] = Path(
+        "geomkit-demo"
+    ),
+) -> None:
+    """Train on text only, capture, measure and report, on the embedded sandbox: a few minutes.
+
+    Example: geomkit demo
+    """
+    from geomkit.demo import demonstrate
+
+    demonstrate(to, out, err)
+
+
+def _lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def _show_run(run: Run, *, as_json: bool) -> None:
+    from geomkit import summary
+
+    if as_json:
+        out.print_json(json.dumps(summary.run_facts(run.plan, run.checkpoints())))
+    else:
+        _lines((*summary.run_lines(run.plan, run.checkpoints()), f"run: {run.path}"))

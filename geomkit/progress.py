@@ -1,0 +1,56 @@
+"""Progress of a long stage on stderr: a bar on a terminal, a line per tenth elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+Report = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and how much there is."""
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Report]:
+    """A `Report` that draws on `console` while the block runs."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield _bars(bars)
+
+
+def _bars(bars: Progress) -> Report:
+    tasks: dict[str, TaskID] = {}
+    started: dict[str, float] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total, rate="")
+            started[stage] = time.monotonic()
+        seconds = time.monotonic() - started[stage]
+        rate = f"{done / seconds:.0f}/s" if seconds > 1 else ""
+        bars.update(tasks[stage], completed=done, total=total, rate=rate)
+
+    return report
+
+
+def _lines(console: Console) -> Report:
+    said: dict[str, int] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        tenth = 10 * done // total if total else 10
+        if done and tenth > said.get(stage, -1):
+            said[stage] = tenth
+            console.print(f"{stage}: {done}/{total}", markup=False)
+
+    return report

@@ -1,0 +1,142 @@
+"""The stages as one call each, with the sandbox filled in: what the command line runs.
+
+Each stage reads what the one before wrote, so each can be run alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geomkit.store import Run, latest_run, open_run
+from geomkit.types import Analysis
+
+if TYPE_CHECKING:
+    from geomkit.progress import Report
+    from geomkit.training import MergeRecord, TrainingRecord
+
+SANDBOX = "sandbox"
+REPORT = "report.html"
+CAPTIONS = 120  # held-out scenes of each kind that the generative loss is measured on
+
+
+def train(base: str, pairs: str, out: Path, *, preset: str | None, **given: Any) -> TrainingRecord:
+    """Train a text-only adapter of `base`; sandbox pairs bring the sandbox recipe and its check.
+
+    With sandbox pairs the generative loss is measured on held-out scenes before and after.
+    """
+    from geomkit import sandbox
+    from geomkit.training import TrainConfig, load_pairs
+    from geomkit.training import train as train_adapter
+
+    own = pairs.partition(":")[0] == SANDBOX
+    config = TrainConfig.of(preset or (SANDBOX if own else "lco-text"), **given)
+    asked: dict[str, Any] = {}
+    if own:
+        scenes = sandbox.samples("test", images=CAPTIONS, sounds=CAPTIONS)
+        answers = sandbox.paraphrases(scenes)
+        asked = {"held_out": scenes, "instructions": sandbox.INSTRUCTIONS, "answers": answers}
+    return train_adapter(config, _path(base), load_pairs(pairs), out, source=_source(base), **asked)
+
+
+def merge(adapter: Path, base: str, out: Path) -> MergeRecord:
+    """Merge an adapter into its base (by default the one it names) and prove that they agree."""
+    from geomkit import sandbox
+    from geomkit.training import merge as merge_adapter
+
+    named = base or _base_of(adapter)
+    shown = sandbox.samples("validation", images=12, sounds=12) if _is_sandbox(named) else ()
+    return merge_adapter(
+        adapter, _path(named), out, samples=shown, names=(adapter.name, _source(named))
+    )
+
+
+def capture(checkpoints: Sequence[str], data: str, out: Path, report: Report, **given: Any) -> Run:
+    """Capture checkpoints over samples; previews are kept for the sandbox, whose media are made."""
+    from geomkit.capture import CaptureConfig, capture_run
+    from geomkit.checkpoints import CheckpointSpec
+    from geomkit.samples import load_samples
+
+    dataset, samples = load_samples(data)
+    given.setdefault("previews", data.partition(":")[0] == SANDBOX)
+    return capture_run(
+        [CheckpointSpec.parse(name) for name in checkpoints],
+        samples,
+        out,
+        CaptureConfig(**given),
+        dataset=dataset,
+        progress=report,
+    )
+
+
+def locate(path: Path | None) -> Path:
+    """`path`, or the latest run in the working folder."""
+    return path if path is not None else latest_run(Path())
+
+
+def open_here(path: Path | None) -> Run:
+    """The run at `path`, or the latest one in the working folder."""
+    return open_run(locate(path))
+
+
+def analyze(run: Run) -> Analysis:
+    """Measure a run with probes, and write `analysis.json` and `analysis.csv` into it."""
+    import probes.linear
+    from geomkit.analyze import analyze_run
+
+    analysis = analyze_run(run, probe=probes.linear.probe_run)
+    run.write_analysis(analysis)
+    return analysis
+
+
+def analysis_of(run: Run) -> Analysis:
+    """The analysis in the run folder, or a new one when it is missing or of other checkpoints."""
+    complete = tuple(r for r in run.checkpoints() if run.complete(r.name))
+    if (run.path / "analysis.json").exists():
+        known = run.read_analysis()
+        same = _weights(known.provenance) == {r.name: r.weights_sha for r in complete}
+        if known.plan_hash == run.plan.hash and same:
+            return known
+    return analyze(run)
+
+
+def _weights(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Checkpoint name -> hash of its weights, as an analysis recorded them."""
+    records = provenance.get("checkpoints", ())
+    return {record["name"]: record["weights_sha"] for record in records}
+
+
+def report(run: Run, analysis: Analysis, out: Path | None, *, embed_media: bool) -> Path:
+    """Write the report of a run; `RUN/report.html` by default."""
+    from geomkit.projection import project
+    from reports.page import write_report
+
+    media = {
+        (row.id, row.modality): path
+        for row in run.plan.rows
+        if (path := run.media(row.id, row.modality)) is not None
+    }
+    page = out if out is not None else run.path / REPORT
+    return write_report(analysis, project(run), run.plan.rows, media, page, embed_media=embed_media)
+
+
+def _is_sandbox(source: str) -> bool:
+    return source.startswith(f"{SANDBOX}:") or (source == "base" and not Path(source).exists())
+
+
+def _source(base: str) -> str:
+    """What a record says of a base: `sandbox:base`, never a path inside the installation."""
+    return f"{SANDBOX}:base" if _is_sandbox(base) else base
+
+
+def _path(base: str) -> str:
+    from geomkit import checkpoints
+
+    return checkpoints.locate(base).where
+
+
+def _base_of(adapter: Path) -> str:
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(config["base_model_name_or_path"])
