@@ -1,0 +1,294 @@
+"""Geometry as a test: `assert_*` for any test suite.
+
+    assert_improved("runs/demo", "mean_cosine", "image")
+    assert_transfers("runs/demo", to=("image", "audio"))
+    assert_isotropic(states, max_mean_cosine=0.2)
+
+Each has three outcomes: it holds and returns nothing; it does not hold; or the data cannot tell.
+The last two raise `CheckFailed` (an AssertionError) and say which it was, in a first line that
+stands alone. An assertion is one test at its interval's level; a suite of many is a family, and its
+errors add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from geomkit import estimates
+from geomkit.analyze import analyze_run, complete
+from geomkit.compare import SITE, listed, number
+from geomkit.errors import CheckFailed, DegenerateInput, UsageError
+from geomkit.geometry.rows import as_rows, on_host
+from geomkit.statistics import interval
+from geomkit.store import Run, open_run
+from geomkit.types import Analysis, Difference, Interval, Measurement
+
+Source = str | Path | Run | Analysis
+"""A run folder, an open run, or what was measured on one."""
+
+
+def assert_improved(
+    source: Source, metric: str, modality: str, site: str = SITE, by: float = 0.0
+) -> None:
+    """The metric got better by more than `by`: the whole paired interval lies beyond it.
+
+    Args:
+        source: a run, its folder, or its analysis; the last checkpoint is compared with the first.
+        metric: a metric with a better direction, as in the analysis.
+        modality: `image`, a pair `image-text` or a direction `image->text`.
+        site: where the states were read.
+        by: the least improvement, in the metric's own unit and counted as positive.
+
+    Raises:
+        CheckFailed: when it did not, when the data cannot tell, or when it could not be measured.
+        UsageError: when the analysis has no such change.
+    """
+    __tracebackhide__ = True
+    found = _open(source)
+    failure = _improvement_failure(found, metric, modality, site, by)
+    if failure:
+        raise CheckFailed(f"{failure.line}\n{failure.company}\n{found.where}")
+
+
+def assert_transfers(
+    source: Source,
+    metric: str = "mean_cosine",
+    to: Sequence[str] = ("image", "audio"),
+    site: str = SITE,
+) -> None:
+    """The metric got clearly better in every one of these modalities, which training never saw.
+
+    Raises:
+        CheckFailed: when one of them did not improve, or the data cannot tell.
+        UsageError: when training did see one of them, or the analysis has no such change.
+    """
+    __tracebackhide__ = True
+    found = _open(source)
+    seen = [m for m in to if m in found.analysis.trained]
+    if seen:
+        raise UsageError(
+            f"Expected modalities that training did not see, got {listed(seen)}; "
+            "use assert_improved for those."
+        )
+    failures = {m: f for m in to if (f := _improvement_failure(found, metric, m, site, 0.0))}
+    if failures:
+        first = f"GEOM {metric}@{site}: no transfer to {listed(list(failures))}"
+        told = [f"{f.line}\n{f.company}" for f in failures.values()]
+        raise CheckFailed("\n".join([first, *told, found.where]))
+
+
+def assert_isotropic(
+    source: Source | Any,
+    *,
+    max_mean_cosine: float,
+    site: str = SITE,
+    modality: str | None = None,
+    checkpoint: str | None = None,
+) -> None:
+    """The mean cosine of distinct samples is at most `max_mean_cosine`, interval and all.
+
+    Args:
+        source: states `(samples, dim)`, NumPy or torch; or a run, its folder, or its analysis.
+        max_mean_cosine: the bound, in [-1, 1].
+        site: where the states of a run were read.
+        modality: of a run; every one by default.
+        checkpoint: of a run; the last by default.
+
+    Raises:
+        CheckFailed: when it is higher, when the data cannot tell, or when all states are equal.
+        UsageError: when the run has no such measurement.
+    """
+    __tracebackhide__ = True
+    if not isinstance(source, (str, Path, Run, Analysis)):
+        failure = _cone_failure(_measure_states(source), max_mean_cosine)
+        if failure:
+            raise CheckFailed(f"{failure.line}\n{failure.company}")
+        return
+    found = _open(source)
+    name = checkpoint or found.analysis.checkpoints[-1]
+    failures = [
+        failure
+        for m in ([modality] if modality else found.analysis.modalities)
+        if (failure := _cone_failure(_find(found.analysis, site, m, name), max_mean_cosine))
+    ]
+    if failures:
+        told = [f"{f.line}\n{f.company}" for f in failures]
+        raise CheckFailed("\n".join([*told, found.where]))
+
+
+def analysis_of(run: Run) -> Analysis:
+    """The analysis stored with a run when it still fits, else a fresh one without probes.
+
+    It fits when it was made from the same plan and the same weights. A fresh one is kept for the
+    next assertion on the same run, and not written.
+    """
+    records = [asdict(record) for record in complete(run)]
+    version = _Version(run.path, run.plan.hash, _weights(records))
+    if (run.path / "analysis.json").is_file():
+        stored = run.read_analysis()
+        made_from = _weights(stored.provenance.get("checkpoints", ()))
+        if (stored.plan_hash, made_from) == (version.plan_hash, version.weights):
+            return stored
+    return _measure_run(version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What a run folder held when it was measured."""
+
+    path: Path
+    plan_hash: str
+    weights: tuple[tuple[str, ...], ...]
+
+
+def _weights(records: Sequence[Mapping[str, str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple((r["name"], r["weights_sha"], r["adapter_sha"]) for r in records)
+
+
+@lru_cache(maxsize=2)
+def _measure_run(version: _Version) -> Analysis:
+    return analyze_run(open_run(version.path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An analysis and the run folder it came from, if it is known."""
+
+    analysis: Analysis
+    path: Path | None
+
+    @property
+    def where(self) -> str:
+        """Where the report is and how to make it."""
+        if self.path is None:
+            return "look: geomkit report RUN"
+        report = self.path / "report.html"
+        made = f"report: {report}\n" if report.is_file() else ""
+        return f"{made}look: geomkit report {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """The line that stands alone, and the numbers behind it."""
+
+    line: str
+    company: str
+
+
+def _open(source: Source) -> _Found:
+    if isinstance(source, Analysis):
+        return _Found(source, None)
+    run = source if isinstance(source, Run) else open_run(Path(source))
+    return _Found(analysis_of(run), run.path)
+
+
+def _improvement_failure(
+    found: _Found, metric: str, modality: str, site: str, by: float
+) -> _Failure | None:
+    """What is wrong with the claim of an improvement beyond `by`; None when nothing is."""
+    d = _change(found.analysis, metric, site, modality)
+    if d.better == "neither":
+        raise UsageError(f"Expected a metric with a better direction, got {metric}.")
+    name = f"GEOM {metric}@{site} {modality}:"
+    ends = [_at(found.analysis, d, checkpoint) for checkpoint in (d.before, d.after)]
+    if d.value is None or d.interval is None:
+        return _Failure(f"{name} not measured", f"reason: {d.note or 'none given'}")
+    company = (
+        f"before {ends[0]}  after {ends[1]}  change {d.value:+.3g} {_span(d.interval, '+')} "
+        f"n={d.n} paired\n{d.before} -> {d.after}; {d.better} is better; {d.interval.method}"
+    )
+    sign = 1 if d.better == "higher" else -1
+    least, most = sorted((sign * d.interval.low, sign * d.interval.high))
+    if least > by:
+        return None
+    wanted = "better" if by == 0 else f"better by more than {by:.3g}"
+    if most >= by:
+        line = f"{name} inconclusive, change {d.value:+.3g}, expected {wanted}"
+        why = f"the interval holds {sign * by:+.3g}: more samples may tell"
+        return _Failure(line, f"{why}\n{company}")
+    word = "worse" if sign * d.value < 0 else "better"
+    return _Failure(f"{name} {word} by {abs(d.value):.3g}, expected {wanted}", company)
+
+
+def _cone_failure(m: Measurement, bound: float) -> _Failure | None:
+    """What is wrong with the claim that the mean cosine is at most `bound`; None when nothing."""
+    place = f"@{m.site} {m.modality}" if m.site else ""
+    name = f"GEOM mean_cosine{place}:"
+    if m.value is None or m.interval is None:
+        return _Failure(f"{name} not defined, expected <= {bound:.3g}", f"reason: {m.note}")
+    if m.interval.high <= bound:
+        return None
+    company = (
+        f"{m.checkpoint or 'states'}: {m.value:.3g} {_span(m.interval)} n={m.n}; "
+        "0 is isotropic, 1 is a single direction"
+    )
+    if m.interval.low <= bound:
+        line = f"{name} inconclusive at {m.value:.3g}, expected <= {bound:.3g}"
+        return _Failure(line, f"the interval holds {bound:.3g}: more samples may tell\n{company}")
+    return _Failure(f"{name} {m.value:.3g} > {bound:.3g}, states lie in a narrow cone", company)
+
+
+def _measure_states(states: Any) -> Measurement:
+    """The mean cosine of bare states, with the reason instead when it is not defined."""
+    value, span, note, n = None, None, "", 0
+    try:
+        found = estimates.within(estimates.space(on_host(as_rows(states))))["mean_cosine"]
+        if isinstance(found, DegenerateInput):
+            raise found
+        value, span, n = found.value, interval(found, within=(-1.0, 1.0)), found.n
+    except DegenerateInput as flaw:
+        note = str(flaw)
+    return Measurement("mean_cosine", "", "", "", value, span, 0.0, "lower", n, note=note)
+
+
+def _change(analysis: Analysis, metric: str, site: str, modality: str) -> Difference:
+    """The change of the last checkpoint against the first."""
+    after = analysis.checkpoints[-1]
+    known = [d for d in (*analysis.differences, *analysis.probe_differences) if d.after == after]
+    for d in known:
+        if (d.metric, d.site, d.modality) == (metric, site, modality):
+            return d
+    raise UsageError(_absent(f"change of {metric}@{site} {modality}", known))
+
+
+def _find(analysis: Analysis, site: str, modality: str, checkpoint: str) -> Measurement:
+    try:
+        return analysis.find("mean_cosine", site, modality, checkpoint)
+    except KeyError as error:
+        what = f"mean_cosine@{site} {modality} of {checkpoint}"
+        raise UsageError(_absent(what, analysis.measurements)) from error
+
+
+def _absent(what: str, known: Sequence[Difference | Measurement]) -> str:
+    """What was asked for, and what there is to ask for."""
+    has = {
+        "metrics": [k.metric for k in known],
+        "sites": [k.site for k in known],
+        "modalities": [k.modality for k in known],
+    }
+    offer = "; ".join(f"{name}: {', '.join(dict.fromkeys(v)) or 'none'}" for name, v in has.items())
+    return f"Expected a {what} that was measured, got none. It has {offer}."
+
+
+def _at(analysis: Analysis, d: Difference, checkpoint: str) -> str:
+    """The value of one checkpoint with its interval; a probe's accuracy for a probe."""
+    if d.metric.startswith("probe:"):
+        for p in analysis.probes:
+            name = (f"probe:{p.attribute}", p.site, f"{p.train_on}->{p.test_on}", p.checkpoint)
+            if name == (d.metric, d.site, d.modality, checkpoint):
+                return f"{number(p.accuracy)} {_span(p.interval)}"
+        return "-"
+    try:
+        m = analysis.find(d.metric, d.site, d.modality, checkpoint)
+    except KeyError:
+        return "-"
+    return f"{number(m.value)} {_span(m.interval)}".strip()
+
+
+def _span(span: Interval | None, sign: str = "") -> str:
+    """`[0.12, 0.34]`, with the sign of both bounds when asked for."""
+    return "" if span is None else f"[{span.low:{sign}.3g}, {span.high:{sign}.3g}]"

@@ -1,0 +1,280 @@
+"""Before and after: which changes are clear, and did they reach what training never saw?
+
+A verdict is about one metric in one modality at the final norm:
+
+    PASS     clearly better, after Holm's correction over all headline tests
+    FAIL     clearly worse, after the same correction
+    WARN     no clear change: the interval holds zero, or the correction takes it away
+    NOT RUN  the metric is not defined here, or there is nothing to compare with
+    info     no claim either way: a trade-off, or a negative control that stayed as it was
+
+Distances between modalities (alignment, gap) are never judged without uniformity: when states
+spread over the sphere every distance grows, and when they collapse everything meets; neither says
+anything about the pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import NormalDist
+from typing import Literal
+
+from geomkit.statistics import holm
+from geomkit.types import Difference, Measurement, ProbeResult, Status, Verdict
+
+SITE = "final_norm"
+LEVEL = 0.05
+"""Error rate of a whole family of tests."""
+
+WORDS: Mapping[str, str] = {
+    "mean_cosine": "mean cosine",
+    "uniformity": "uniformity",
+    "effective_rank": "effective rank",
+    "alignment": "alignment",
+    "modality_gap": "modality gap",
+    "mutual_knn": "mutual neighbours",
+    "retrieval_r1": "retrieval R@1",
+    "generative_loss": "generative loss",
+}
+"""Metrics of the verdict table, in its order."""
+
+HEADLINE = tuple(metric for metric in WORDS if metric != "generative_loss")
+"""Metrics of the family of headline tests."""
+
+DISTANCES = ("alignment", "modality_gap")
+"""Distances on the sphere, which grow when the states spread."""
+
+Role = Literal["trained", "untrained", "control"]
+Key = tuple[str, str, str, str]  # metric, site, modality, after
+
+
+def verdicts(
+    measurements: Sequence[Measurement],
+    differences: Sequence[Difference],
+    probes: Sequence[ProbeResult],
+    trained: Sequence[str],
+) -> tuple[Verdict, ...]:
+    """Judge the last checkpoint against the first, metric by metric.
+
+    Args:
+        measurements: of all checkpoints, in capture order.
+        differences: paired, those of the probes included.
+        probes: results, which tell spoken attributes from negative controls.
+        trained: modalities that training saw; a pair counts as trained when both sides were.
+    """
+    names = checkpoints(measurements)
+    if not names:
+        return ()
+    last = [d for d in differences if d.after == names[-1]]
+    return (
+        *_metric_verdicts(measurements, last, trained),
+        *_spoken_verdicts(last, probes, trained),
+        *_control_verdicts(last, probes, names[-1]),
+    )
+
+
+def checkpoints(measurements: Iterable[Measurement]) -> tuple[str, ...]:
+    """Checkpoint names in capture order."""
+    return tuple(dict.fromkeys(m.checkpoint for m in measurements))
+
+
+def key(difference: Difference) -> Key:
+    """What identifies a difference within a run."""
+    return difference.metric, difference.site, difference.modality, difference.after
+
+
+def p_value(difference: Difference) -> float | None:
+    """Two-sided p of no change, recovered from the interval; below 1 - level when that is clear.
+
+    The half-width that faces zero is read as a normal one. With few groups it was a t interval, so
+    a very small p comes out a little too small, and a p near the level comes out right.
+    """
+    d = difference
+    if d.value is None or d.interval is None:
+        return None
+    half = d.interval.high - d.value if d.value < 0 else d.value - d.interval.low
+    if half <= 0:
+        return 1.0 if d.value == 0 else 0.0
+    z = NormalDist().inv_cdf(0.5 + d.interval.level / 2)
+    return math.erfc(z * abs(d.value) / half / math.sqrt(2))
+
+
+def adjusted(differences: Iterable[Difference]) -> dict[Key, float]:
+    """Holm-adjusted p of the headline tests: headline metrics in every modality at the final norm.
+
+    Each later checkpoint is a family of its own.
+    """
+    tests = [d for d in differences if d.metric in HEADLINE and d.site == SITE]
+    families = [[d for d in tests if d.after == after] for after in {d.after: 0 for d in tests}]
+    return {k: p for family in families for k, p in _holm(family).items()}
+
+
+def _holm(family: Sequence[Difference]) -> dict[Key, float]:
+    found = {key(d): p_value(d) for d in family}
+    names = {" ".join(k): k for k in found}
+    holm_p = holm({name: p for name, k in names.items() if (p := found[k]) is not None})
+    return {names[name]: p for name, p in holm_p.items()}
+
+
+def _status(difference: Difference, p: Mapping[Key, float]) -> Status:
+    """PASS or FAIL for a change that stays clear in its family, WARN for none, NOT RUN without."""
+    if difference.value is None or difference.interval is None:
+        return "NOT RUN"
+    if difference.improved is None or p.get(key(difference), 0.0) >= LEVEL:
+        return "WARN"
+    return "PASS" if difference.improved else "FAIL"
+
+
+def _metric_verdicts(
+    measurements: Sequence[Measurement],
+    differences: Sequence[Difference],
+    trained: Sequence[str],
+) -> Iterator[Verdict]:
+    """One verdict for each metric and modality of the last checkpoint at its headline site."""
+    p = adjusted(differences)
+    changes = {(d.metric, d.modality): d for d in differences if d.site in (SITE, "lm_head")}
+    values = {(m.metric, m.modality, m.checkpoint): m for m in measurements if _heads(m)}
+    cells = dict.fromkeys((metric, modality) for metric, modality, _ in values)
+    for metric, modality in sorted(cells, key=lambda cell: tuple(WORDS).index(cell[0])):
+        role = _role(modality, trained)
+        change = changes.get((metric, modality))
+        if change is None:
+            only = f"{WORDS[metric]} of {modality}: one checkpoint, nothing to compare."
+            yield Verdict(metric, modality, role, "NOT RUN", only)
+            continue
+        status = _status(change, p)
+        sentence = _sentence(change, values, p)
+        if metric in DISTANCES:
+            spread = changes.get(("uniformity", _media(modality)))
+            status = _tempered(status, _status(spread, p) if spread else "NOT RUN")
+            sentence += f" Read with {_sentence(spread, values, p)}" if spread else ""
+        yield Verdict(metric, modality, role, status, sentence)
+
+
+def _heads(measurement: Measurement) -> bool:
+    """Does this measurement belong in the verdict table?"""
+    m = measurement
+    return m.metric in WORDS and m.site == ("lm_head" if m.metric == "generative_loss" else SITE)
+
+
+def _tempered(distance: Status, uniformity: Status) -> Status:
+    """A distance's status once uniformity is known: a spread or a collapse explains it away."""
+    return "info" if {distance, uniformity} == {"PASS", "FAIL"} else distance
+
+
+def _role(modality: str, trained: Sequence[str]) -> Literal["trained", "untrained"]:
+    return "trained" if all(side in trained for side in sides(modality)) else "untrained"
+
+
+def sides(modality: str) -> tuple[str, ...]:
+    """`image->text` and `image-text` -> ("image", "text"); `image` -> ("image",)."""
+    return tuple(modality.replace("->", "-").split("-"))
+
+
+def _media(modality: str) -> str:
+    """The side of a pair that is not text."""
+    return next((side for side in sides(modality) if side != "text"), "text")
+
+
+def _sentence(
+    change: Difference, values: Mapping[tuple[str, str, str], Measurement], p: Mapping[Key, float]
+) -> str:
+    """What the change is, with its company, and how clear it is."""
+    d, name = change, f"{WORDS[change.metric]} of {change.modality}"
+    if d.value is None or d.interval is None:
+        return f"{name}: not measured ({d.note or 'no reason given'})"
+    found = (values.get((d.metric, d.modality, c)) for c in (d.before, d.after))
+    before, after = (m.value if m else None for m in found)
+    ends = f"{number(before)} -> {number(after)}"
+    sure = f"{d.interval.level:.0%} {d.interval.low:+.3g} to {d.interval.high:+.3g}, n {d.n}"
+    if d.improved is None:
+        word = "no clear change"
+    elif p.get(key(d), 0.0) >= LEVEL:
+        word = f"no clear change after Holm's correction (p {p[key(d)]:.2g})"
+    else:
+        word = "clearly better" if d.improved else "clearly worse"
+    return f"{name} {ends}, change {d.value:+.3g} ({sure}): {word}."
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, or a dash for nothing."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _spoken_verdicts(
+    differences: Sequence[Difference], probes: Sequence[ProbeResult], trained: Sequence[str]
+) -> Iterator[Verdict]:
+    """One verdict for each direction: which named attributes became easier or harder to read."""
+    spoken = {f"probe:{r.attribute}" for r in probes if r.spoken}
+    family = [d for d in differences if d.site == SITE and d.metric in spoken]
+    p = _holm(family)
+    for direction in dict.fromkeys(d.modality for d in family):
+        tests = [d for d in family if d.modality == direction]
+        found = {d.metric.removeprefix("probe:"): _status(d, p) for d in tests}
+        better = [name for name, status in found.items() if status == "PASS"]
+        worse = [name for name, status in found.items() if status == "FAIL"]
+        sentence = (
+            f"probes {direction} of the spoken attributes ({listed(list(found))}): clearly better "
+            f"for {listed(better)}; clearly worse for {listed(worse)}."
+        )
+        yield Verdict(
+            "probe", direction, _role(direction, trained), joint(found.values()), sentence
+        )
+
+
+def _control_verdicts(
+    differences: Sequence[Difference], probes: Sequence[ProbeResult], after: str
+) -> Iterator[Verdict]:
+    """Attributes that no caption names: what became readable, and what text should not know."""
+    unspoken = {f"probe:{r.attribute}" for r in probes if not r.spoken}
+    family = [d for d in differences if d.site == SITE and d.metric in unspoken]
+    p = _holm(family)
+    accuracy = {
+        (f"probe:{r.attribute}", f"{r.train_on}->{r.test_on}", r.checkpoint): r
+        for r in probes
+        if r.site == SITE
+    }
+    for d in family:
+        status = _status(d, p)
+        ends = [accuracy.get((d.metric, d.modality, c)) for c in (d.before, d.after)]
+        from_to = " -> ".join(number(r.accuracy if r else None) for r in ends)
+        name = f"{d.metric.removeprefix('probe:')} ({d.modality}), which no caption names"
+        if status == "PASS":
+            sentence = f"{name}: accuracy {from_to}, clearly up; captions cannot have taught it."
+            yield Verdict(d.metric, d.modality, "control", "WARN", sentence)
+        elif "text" not in sides(d.modality):
+            word = "clearly down" if status == "FAIL" else "no clear change"
+            told = f"{name}: accuracy {from_to}, {word}."
+            shown: Status = "NOT RUN" if status == "NOT RUN" else "info"
+            yield Verdict(d.metric, d.modality, "control", shown, told)
+    for r in probes:
+        if not r.spoken and r.site == SITE and r.checkpoint == after and _captions_tell(r):
+            sentence = (
+                f"{r.attribute} can be read from captions (accuracy {number(r.accuracy)}, majority "
+                f"{number(r.majority)}): it is no negative control."
+            )
+            yield Verdict(f"probe:{r.attribute}", "text->text", "control", "WARN", sentence)
+
+
+def _captions_tell(result: ProbeResult) -> bool:
+    """Does a text probe of an unspoken attribute do clearly better than chance?"""
+    if (result.train_on, result.test_on) != ("text", "text") or result.interval is None:
+        return False
+    return result.interval.low > max(result.majority, result.chance)
+
+
+def joint(statuses: Iterable[Status]) -> Status:
+    """One status for several: PASS or FAIL when some are and none is the other, else WARN."""
+    found = set(statuses)
+    if not found - {"NOT RUN"}:
+        return "NOT RUN"
+    clear = found & {"PASS", "FAIL"}
+    return clear.pop() if len(clear) == 1 else "WARN"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`; `none` when empty."""
+    if len(names) < 2:
+        return names[0] if names else "none"
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,107 @@
+"""The sentence or two on top of a report: said from the verdicts, and no stronger than they are.
+
+Geometry and retrieval are told apart, because states can spread out without finding their captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from geomkit.compare import SITE, checkpoints, joint, listed, number, sides
+from geomkit.types import Measurement, Status, Verdict
+
+_CHANGED: Mapping[Status, str] = {
+    "PASS": "more isotropic states in {}",
+    "FAIL": "less isotropic states in {}",
+    "WARN": "no clear change of isotropy in {}",
+    "NOT RUN": "isotropy not comparable in {}",
+}
+_TRANSFERRED: Mapping[Status, str] = {
+    "PASS": "this transferred to {}",
+    "FAIL": "the opposite happened in {}",
+    "WARN": "no clear transfer to {}",
+    "NOT RUN": "transfer to {} not measured",
+}
+_RETRIEVAL: Mapping[Status, str] = {
+    "PASS": "better for {}",
+    "FAIL": "worse for {}",
+    "WARN": "without a clear change for {}",
+    "NOT RUN": "not measured for {}",
+}
+
+
+def headline(verdicts: Sequence[Verdict], measurements: Sequence[Measurement]) -> str:
+    """What spread out, where that carried over, what retrieval says, which control moved."""
+    names = checkpoints(measurements)
+    if len(names) < 2:
+        return f"One checkpoint ({listed(names)}): nothing to compare."
+    own = [v for v in verdicts if v.metric == "mean_cosine"]
+    taught = [v.modality for v in own if v.role == "trained"]
+    unseen = [v.modality for v in own if v.role == "untrained"]
+    spread = {v.modality: _isotropy(verdicts, v.modality) for v in own}
+    ends = {m: _mean_cosines(measurements, m, (names[0], names[-1])) for m in spread}
+    subject = f"{names[-1]} against {names[0]}"
+    if taught:
+        subject += f", trained on {listed(taught)} only"
+    carried = taught and all(spread[m] == "PASS" for m in taught)
+    clauses = _clauses(taught, spread, ends, _CHANGED)
+    clauses += _clauses(unseen, spread, ends, _TRANSFERRED if carried else _CHANGED)
+    told = "; ".join(clauses) or "isotropy not measured"
+    return " ".join([f"{subject}: {told}.", *_retrieval(verdicts), *_controls(verdicts)])
+
+
+def _isotropy(verdicts: Sequence[Verdict], modality: str) -> Status:
+    """Mean cosine and uniformity together: one clear, and the other not against it."""
+    metrics = ("mean_cosine", "uniformity")
+    return joint(v.status for v in verdicts if v.metric in metrics and v.modality == modality)
+
+
+def _mean_cosines(
+    measurements: Sequence[Measurement], modality: str, names: tuple[str, str]
+) -> str:
+    """`mean cosine 0.82 -> 0.17`."""
+    found = {
+        m.checkpoint: m.value
+        for m in measurements
+        if (m.metric, m.site, m.modality) == ("mean_cosine", SITE, modality)
+    }
+    return f"mean cosine {' -> '.join(number(found.get(name)) for name in names)}"
+
+
+def _clauses(
+    modalities: Sequence[str],
+    spread: Mapping[str, Status],
+    ends: Mapping[str, str],
+    words: Mapping[Status, str],
+) -> list[str]:
+    """One clause for each status, with the modalities it holds for."""
+    return [
+        phrase.format(listed([f"{m} ({ends[m]})" for m in modalities if spread[m] == status]))
+        for status, phrase in words.items()
+        if any(spread[m] == status for m in modalities)
+    ]
+
+
+def _retrieval(verdicts: Sequence[Verdict]) -> list[str]:
+    """Retrieval, both directions of a pair together."""
+    found = [v for v in verdicts if v.metric == "retrieval_r1"]
+    pairs = {frozenset(sides(v.modality)): "-".join(sides(v.modality)) for v in reversed(found)}
+    status = {
+        name: joint(v.status for v in found if frozenset(sides(v.modality)) == pair)
+        for pair, name in reversed(pairs.items())
+    }
+    clauses = [
+        phrase.format(listed([name for name in status if status[name] == wanted]))
+        for wanted, phrase in _RETRIEVAL.items()
+        if wanted in status.values()
+    ]
+    return [f"Retrieval is {'; '.join(clauses)}."] if clauses else []
+
+
+def _controls(verdicts: Sequence[Verdict]) -> list[str]:
+    """The negative controls that did not stay where they were."""
+    moved = sorted({v.metric for v in verdicts if v.role == "control" and v.status == "WARN"})
+    if not moved:
+        return []
+    names = listed([metric.removeprefix("probe:") for metric in moved])
+    return [f"Negative controls to look at: {names}."]

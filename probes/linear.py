@@ -1,0 +1,264 @@
+"""Linear probes: what a hyperplane can read from the states, within and across modalities.
+
+For each attribute, site and checkpoint a multinomial logistic regression is trained on one modality
+and tested on each modality that has the attribute; a text row has the labels of its sample. Half of
+the groups are held out, the same ones everywhere. Attributes that no caption names (`spoken=False`)
+are the negative control; labels shuffled before training are the control task.
+
+Reference: Alain and Bengio, Understanding Intermediate Layers Using Linear Classifier Probes, 2016;
+Hewitt and Liang, Designing and Interpreting Probes with Control Tasks, 2019.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.rows import codes
+from geomkit.statistics import Estimate, difference, from_scores, interval
+from geomkit.store import Run
+from geomkit.types import MODALITIES, Activations, Difference, Modality, ProbeResult
+from probes.control import shuffled
+from probes.split import group_of, held_out_groups
+from probes.tasks import Attribute, Labels, Task, attributes_of, tasks_of
+from probes.transfer import mean_of, rescale, spread_of
+
+Direction = tuple[Modality, Modality]
+"""Trained on, tested on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeConfig:
+    """How the probes are trained; equal for every checkpoint."""
+
+    sites: tuple[str, ...] = ()  # empty: final_norm and every other block
+    pooling: str = "last"
+    held_out: float = 0.5  # share of the groups to test on
+    seed: int = 0  # of the split and of the shuffled labels
+    penalty: float = 10.0  # of |w|^2 / 2 against the summed log loss, inputs at unit variance
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marks:
+    """Right or wrong for each held-out row, `(held-out rows,)`: the probe and two comparisons."""
+
+    correct: NDArray[np.bool_]
+    uncentred: NDArray[np.bool_]  # the tested modality keeps its own mean
+    control: NDArray[np.bool_]  # trained on shuffled labels
+
+
+Outcome = Marks | str
+"""Marks, or the reason why there are none."""
+
+
+def probe_run(
+    run: Run, config: ProbeConfig | None = None
+) -> tuple[tuple[ProbeResult, ...], tuple[Difference, ...]]:
+    """Probe every attribute of a run, and compare each checkpoint with the first.
+
+    Returns:
+        Results, and paired differences of accuracy named `probe:<attribute>` with a modality like
+        `text->image`. A probe that cannot be trained is a result without a value.
+
+    Raises:
+        UsageError: when a site is asked for that the run does not have.
+    """
+    config = config or ProbeConfig()
+    names = tuple(record.name for record in run.checkpoints() if run.complete(record.name))
+    held_out = held_out_groups(map(group_of, run.plan.rows), config.held_out, config.seed)
+    results: list[ProbeResult] = []
+    differences: list[Difference] = []
+    for site in probed_sites(run, config.sites):
+        views = {name: _views(run, name, site, config.pooling) for name in names}
+        for attribute in attributes_of(run.plan.rows):
+            tasks = {name: tasks_of(views[name], attribute, held_out) for name in names}
+            outcomes = {name: probe(tasks[name], attribute.name, config) for name in names}
+            results += _results(tasks, outcomes, attribute, site)
+            differences += _differences(tasks, outcomes, attribute, site)
+    return tuple(results), tuple(differences)
+
+
+def probed_sites(run: Run, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The wanted sites, or by default every other block up to the last, and the final norm.
+
+    Raises:
+        UsageError: when a wanted site was not captured.
+    """
+    records = run.checkpoints()
+    sites = records[0].sites if records else ()
+    missing = [site for site in wanted if site not in sites]
+    if missing:
+        raise UsageError(
+            f"Expected a site of the run, got {missing[0]!r}; it has {', '.join(sites)}."
+        )
+    blocks = [site for site in sites if site.startswith("block_")]
+    chosen = wanted or (*blocks[::-2], "final_norm")
+    return tuple(site for site in sites if site in chosen)
+
+
+def probe(
+    tasks: Mapping[Modality, Task], name: str, config: ProbeConfig
+) -> Mapping[Direction, Outcome]:
+    """Train on each modality, test on each: marks, or a reason, by (trained on, tested on)."""
+    outcomes: dict[Direction, Outcome] = {}
+    # One seed for each name: labels are shuffled alike in every checkpoint and site.
+    seed = (config.seed, zlib.crc32(name.encode()))
+    for source, train in tasks.items():
+        for target, test in tasks.items():
+            try:
+                train.require()
+                test.require()
+            except DegenerateInput as reason:
+                outcomes[source, target] = str(reason)
+        targets = {m: task for m, task in tasks.items() if (source, m) not in outcomes}
+        try:
+            marks = mark(train, targets, seed, config.penalty) if targets else {}
+            outcomes |= {(source, target): m for target, m in marks.items()}
+        except DegenerateInput as reason:
+            outcomes |= {(source, target): str(reason) for target in targets}
+    return {(s, t): outcomes[s, t] for s in tasks for t in tasks}
+
+
+def mark(
+    train: Task, tests: Mapping[Modality, Task], seed: Sequence[int], penalty: float
+) -> Mapping[Modality, Marks]:
+    """Train on the groups that are not held out, test on the rows that are, in every modality.
+
+    Raises:
+        DegenerateInput: when the training rows cannot be trained on, or all their states are equal.
+    """
+    seen = ~train.held_out
+    labels = train.labels[seen]
+    groups = [g for g, known in zip(train.groups, seen, strict=True) if known]
+    lies = shuffled(labels, groups, np.random.default_rng(seed))
+    mean, spread = mean_of(train.states[seen]), spread_of(train.states[seen])
+    inputs = rescale(train.states[seen], mean, spread)
+    truth, control = fit(inputs, labels, penalty), fit(inputs, lies, penalty)
+    marks: dict[Modality, Marks] = {}
+    for modality, test in tests.items():
+        asked, answers = test.states[test.held_out], test.labels[test.held_out]
+        centred = rescale(asked, mean_of(test.states[~test.held_out]), spread)
+        marks[modality] = Marks(
+            correct=truth.predict(centred) == answers,
+            uncentred=truth.predict(rescale(asked, mean, spread)) == answers,
+            control=control.predict(centred) == answers,
+        )
+    return marks
+
+
+def fit(inputs: NDArray[np.float64], labels: Labels, penalty: float) -> LogisticRegression:
+    """A multinomial logistic regression with an L2 penalty, from a zero start, so without a seed.
+
+    Raises:
+        DegenerateInput: when the training labels have one class, or the fit does not converge.
+    """
+    if len(np.unique(labels)) < 2:
+        raise DegenerateInput(
+            "Expected two classes in the training rows, got one; give more samples."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            return LogisticRegression(C=1 / penalty, max_iter=1000).fit(inputs, labels)
+        except ConvergenceWarning as error:
+            raise DegenerateInput("The probe did not converge in 1000 steps.") from error
+
+
+def _views(run: Run, checkpoint: str, site: str, pooling: str) -> Mapping[Modality, Activations]:
+    """The paired states of every modality of the run at one site."""
+    present = {row.modality for row in run.plan.rows}
+    return {m: run.activations(checkpoint, site, m, pooling) for m in MODALITIES if m in present}
+
+
+def _results(
+    tasks: Mapping[str, Mapping[Modality, Task]],
+    outcomes: Mapping[str, Mapping[Direction, Outcome]],
+    attribute: Attribute,
+    site: str,
+) -> Iterator[ProbeResult]:
+    """One result for each checkpoint and direction."""
+    for checkpoint, directions in outcomes.items():
+        for (source, target), outcome in directions.items():
+            train, test = tasks[checkpoint][source], tasks[checkpoint][target]
+            marks = outcome if isinstance(outcome, Marks) else None
+            accuracy = None if marks is None else float(marks.correct.mean())
+            control = None if marks is None else float(marks.control.mean())
+            yield ProbeResult(
+                attribute=attribute.name,
+                spoken=attribute.spoken,
+                train_on=source,
+                test_on=target,
+                checkpoint=checkpoint,
+                site=site,
+                accuracy=accuracy,
+                interval=None if marks is None else interval(_accuracy(marks, test)),
+                majority=_majority(train, test),
+                chance=1 / len(np.unique(train.labels)),
+                control=control,
+                selectivity=None if accuracy is None or control is None else accuracy - control,
+                n_train=int((~train.held_out).sum()),
+                n_test=int(test.held_out.sum()),
+                note=_note(source, target, outcome),
+            )
+
+
+def _accuracy(marks: Marks, test: Task) -> Estimate:
+    """The share of held-out rows that the probe has right, clustered by group."""
+    groups = [g for g, out in zip(test.groups, test.held_out, strict=True) if out]
+    return from_scores(marks.correct, codes(len(groups), groups))
+
+
+def _majority(train: Task, test: Task) -> float:
+    """Accuracy of always answering the commonest training class; 0 when there are no rows."""
+    names, counts = np.unique(train.labels[~train.held_out], return_counts=True)
+    answers = test.labels[test.held_out]
+    return float((answers == names[counts.argmax()]).mean()) if len(names) and len(answers) else 0.0
+
+
+def _note(source: Modality, target: Modality, outcome: Outcome) -> str:
+    """The reason of a missing value; else what the probe scores when the shift stays."""
+    if isinstance(outcome, str):
+        return outcome
+    if source == target:
+        return ""
+    return f"{outcome.uncentred.mean():.3f} when the tested modality keeps its own mean"
+
+
+def _differences(
+    tasks: Mapping[str, Mapping[Modality, Task]],
+    outcomes: Mapping[str, Mapping[Direction, Outcome]],
+    attribute: Attribute,
+    site: str,
+) -> Iterator[Difference]:
+    """Accuracy of each later checkpoint minus that of the first, on the same held-out rows."""
+    before, *others = outcomes  # in capture order
+    for after in others:
+        for (source, target), old in outcomes[before].items():
+            new = outcomes[after][source, target]
+            test = tasks[before][target]
+            change = None
+            note = "" if attribute.spoken else "negative control: no caption names it"
+            if isinstance(old, Marks) and isinstance(new, Marks):
+                change = difference(_accuracy(old, test), _accuracy(new, test))
+            else:
+                note = old if isinstance(old, str) else str(new)
+            yield Difference(
+                metric=f"probe:{attribute.name}",
+                before=before,
+                after=after,
+                site=site,
+                modality=f"{source}->{target}",
+                value=None if change is None else change.value,
+                interval=None if change is None else interval(change),
+                better="higher",
+                n=int(test.held_out.sum()),
+                note=note,
+            )

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.statistics import interval
+from geomkit.types import Activations, Row
+from probes.control import shuffled
+from probes.linear import (
+    ProbeConfig,
+    _accuracy,
+    _majority,
+    fit,
+    mark,
+    probe,
+    probe_run,
+    probed_sites,
+)
+from probes.split import group_of, held_out_groups, is_held_out
+from probes.tasks import Attribute, Task, attributes_of, tasks_of
+from probes.transfer import mean_of, rescale, spread_of
+from tests.synthetic_run import NARROW, WIDE, Geometry, synthetic_plan, write_run
+
+FINAL = ProbeConfig(sites=("final_norm",))
+
+
+def by_name(results):
+    return {(r.attribute, r.train_on, r.test_on, r.checkpoint): r for r in results}
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("probes") / "run"
+    run = write_run(path, {"base": NARROW, "lco": WIDE}, scenes=80)
+    results, differences = probe_run(run, FINAL)
+    return by_name(results), {(d.metric, d.modality): d for d in differences}
+
+
+def test_a_separable_attribute_is_read_everywhere(probed):
+    results, _ = probed
+    for checkpoint in ("base", "lco"):
+        for source in ("text", "image"):
+            for target in ("text", "image"):
+                assert results["colour", source, target, checkpoint].accuracy == 1.0
+
+
+def test_an_attribute_exists_only_where_its_scenes_do(probed):
+    results, _ = probed
+    assert ("colour", "text", "audio", "base") not in results
+    assert results["pitch", "text", "audio", "base"].n_test > 30
+
+
+def test_an_absent_attribute_is_at_chance_within_its_interval(probed):
+    results, _ = probed
+    for medium, name in (("image", "background"), ("audio", "voice")):
+        for source in ("text", medium):
+            for target in ("text", medium):
+                r = results[name, source, target, "lco"]
+                assert not r.spoken
+                assert r.chance == 0.5
+                assert r.interval.low < 0.5 < r.interval.high
+
+
+def test_shuffled_labels_teach_nothing(probed):
+    results, _ = probed
+    controls = [r.control for r in results.values() if r.attribute == "colour"]
+    assert max(controls) < 0.55  # chance 0.25; four standard errors of 40 rows
+    for r in results.values():
+        assert r.selectivity == pytest.approx(r.accuracy - r.control)
+
+
+def test_an_unspoken_attribute_in_the_media_is_read_there_and_not_from_captions(tmp_path):
+    told = dataclasses.replace(WIDE, secret=3.0)
+    run = write_run(tmp_path / "run", {"base": told}, scenes=80)
+    results = by_name(probe_run(run, FINAL)[0])
+    assert results["background", "image", "image", "base"].accuracy == 1.0
+    in_text = results["background", "text", "text", "base"]
+    assert in_text.interval.low < 0.5 < in_text.interval.high
+
+
+def test_equal_states_before_and_after_differ_by_zero(tmp_path):
+    run = write_run(tmp_path / "run", {"base": WIDE, "same": WIDE}, scenes=60)
+    _, differences = probe_run(run, FINAL)
+    assert differences
+    assert {d.value for d in differences} == {0.0}
+    assert not any(d.clear for d in differences)
+
+
+def test_a_gain_is_paired_row_by_row(tmp_path):
+    deaf = Geometry(signal=0.0, scene=2.0)
+    run = write_run(tmp_path / "run", {"base": deaf, "lco": WIDE}, scenes=80)
+    results, differences = probe_run(run, FINAL)
+    found = by_name(results)
+    gain = {(d.metric, d.modality): d for d in differences}["probe:colour", "text->image"]
+    ends = [found["colour", "text", "image", c].accuracy for c in ("base", "lco")]
+    assert gain.value == pytest.approx(ends[1] - ends[0])
+    assert gain.improved is True
+    assert gain.n == found["colour", "text", "image", "lco"].n_test
+
+
+def test_controls_are_marked_in_their_differences(probed):
+    _, differences = probed
+    assert "negative control" in differences["probe:voice", "audio->audio"].note
+    assert differences["probe:pitch", "audio->audio"].note == ""
+
+
+def test_the_same_run_gives_the_same_results(tmp_path):
+    run = write_run(tmp_path / "run", {"base": WIDE, "lco": NARROW}, scenes=40)
+    assert probe_run(run, FINAL) == probe_run(run, FINAL)
+
+
+def test_a_constant_site_has_reasons_and_no_numbers(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=40)
+    results, differences = probe_run(run, ProbeConfig(sites=("embed",)))
+    assert {r.accuracy for r in results} == {None}
+    assert {d.value for d in differences} == {None}
+    assert all("states are equal" in x.note for x in (*results, *differences))
+
+
+def test_too_few_groups_have_reasons_and_no_numbers(tmp_path):
+    run = write_run(tmp_path / "run", {"base": WIDE}, scenes=8)
+    results, _ = probe_run(run, FINAL)
+    assert {r.accuracy for r in results} == {None}
+    assert any("10 groups a class, got 8 groups of text rows" in r.note for r in results)
+
+
+def test_default_sites_are_every_other_block_and_the_final_norm(tmp_path):
+    run = write_run(tmp_path / "run", {"base": WIDE}, scenes=8)
+    assert probed_sites(run) == ("block_01", "final_norm")
+    with pytest.raises(UsageError, match="got 'block_77'; it has embed"):
+        probed_sites(run, ["block_77"])
+
+
+# ------------------------------------------------------------------------------------- transfer --
+
+
+HELD_OUT = np.arange(150) % 2 == 0
+
+
+def scene_task(modality, states, labels):
+    groups = tuple(f"scene-{i}" for i in range(len(labels)))
+    return Task(modality, states.astype(np.float32), np.asarray(labels), groups, HELD_OUT)
+
+
+@pytest.fixture
+def scenes():
+    """Three classes along three axes, seen as text."""
+    rng = np.random.default_rng(0)
+    labels = np.array(["a", "b", "c"])[np.arange(150) % 3]
+    rng.shuffle(labels)
+    centres = {name: 6 * np.eye(16)[i] for i, name in enumerate("abc")}
+    return np.stack([centres[x] for x in labels]) + rng.standard_normal((150, 16)), labels
+
+
+def transferred(text, media, labels):
+    tasks = {
+        "text": scene_task("text", text, labels),
+        "image": scene_task("image", media, labels),
+    }
+    return probe(tasks, "shape", ProbeConfig())["text", "image"]
+
+
+def test_a_shift_between_modalities_costs_nothing_once_centred(scenes):
+    text, labels = scenes
+    shift = 40 * np.eye(16)[0] - 25 * np.eye(16)[1]
+    marks = transferred(text, text + shift, labels)
+    assert marks.correct.mean() > 0.95
+    assert marks.uncentred.mean() < 0.5  # the shift alone would have broken it
+
+
+def test_a_rotation_between_modalities_breaks_transfer(scenes):
+    text, labels = scenes
+    turned = np.roll(text, 1, axis=1)  # class axes 0, 1, 2 become 1, 2, 3
+    marks = transferred(text, turned, labels)
+    assert marks.correct.mean() < 0.5
+    own = probe({"image": scene_task("image", turned, labels)}, "shape", ProbeConfig())
+    assert own["image", "image"].correct.mean() > 0.95  # it can be read, just not by text's probe
+
+
+def test_the_mean_of_the_tested_rows_is_learned_from_training_rows(scenes):
+    text, labels = scenes
+    wild = text.copy()
+    wild[HELD_OUT] += 1000 * np.eye(16)[0]  # were these centred on themselves, they would be right
+    marks = transferred(text, wild, labels)
+    assert set(labels[HELD_OUT][marks.correct]) <= {"a"}
+
+
+def test_rescaling_is_undone_by_nothing_but_its_own_numbers():
+    x = np.random.default_rng(0).standard_normal((50, 4)) * [1, 2, 3, 0] + 7
+    scaled = rescale(x, mean_of(x), spread_of(x))
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(scaled.std(axis=0), [1, 1, 1, 0], atol=1e-12)
+
+
+def test_constant_states_have_no_spread():
+    with pytest.raises(DegenerateInput, match="all training states are equal"):
+        spread_of(np.ones((5, 3), dtype=np.float32))
+
+
+# ---------------------------------------------------------------------------------------- split --
+
+
+def test_no_group_is_on_both_sides_in_any_modality():
+    plan = synthetic_plan(40, copies=3)
+    out = held_out_groups([group_of(r) for r in plan.rows])
+    test = is_held_out(plan.rows, out)
+    inside = {group_of(r) for r, held in zip(plan.rows, test, strict=True) if held}
+    outside = {group_of(r) for r, held in zip(plan.rows, test, strict=True) if not held}
+    assert len(inside) == len(outside) == 40
+    assert not inside & outside
+    sides = {r.id: held for r, held in zip(plan.rows, test, strict=True) if r.modality == "text"}
+    assert all(sides[r.id] == held for r, held in zip(plan.rows, test, strict=True))
+
+
+def test_copies_cannot_be_memorised():
+    """Labels mean nothing; only a probe that saw a copy of the scene could be right."""
+    rng = np.random.default_rng(0)
+    states = np.repeat(rng.standard_normal((60, 64)), 4, axis=0)
+    labels = np.repeat(rng.choice(["a", "b"], 60), 4)
+    groups = tuple(f"scene-{i // 4}" for i in range(240))
+    out = held_out_groups(groups)
+    by_group = Task("text", states, labels, groups, np.array([g in out for g in groups]))
+    by_row = dataclasses.replace(by_group, held_out=np.arange(240) % 2 == 0)
+    assert mark(by_group, {"text": by_group}, [0], 1.0)["text"].correct.mean() < 0.75
+    assert mark(by_row, {"text": by_row}, [0], 1.0)["text"].correct.mean() == 1.0
+
+
+def test_the_split_is_even_seeded_and_independent_of_order():
+    names = [f"g{i}" for i in range(20)]
+    out = held_out_groups(names)
+    assert len(out) == 10
+    assert held_out_groups(names[::-1] * 2) == out
+    assert held_out_groups(names, seed=1) != out
+    assert len(held_out_groups(names, share=0.25)) == 5
+    with pytest.raises(UsageError, match=r"between 0 and 1, got 1\.0"):
+        held_out_groups(names, share=1.0)
+
+
+def test_intervals_hold_chance_as_often_as_they_say():
+    """95 % of intervals on meaningless labels; with five folds it would be 87 %."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(120):
+        states, labels = rng.standard_normal((80, 32)), rng.choice(["a", "b"], 80)
+        groups = tuple(map(str, range(80)))
+        task = Task("text", states, labels, groups, np.arange(80) % 2 == 0)
+        span = interval(_accuracy(mark(task, {"text": task}, [0], 10.0)["text"], task))
+        held += span.low < 0.5 < span.high
+    assert held >= 108  # 114 expected, standard deviation 2.4
+
+
+def test_a_row_without_a_group_is_a_group_of_its_own():
+    assert group_of(Row(0, "a", "text", "", "")) == "a"
+    assert group_of(Row(0, "a", "text", "", "g")) == "g"
+
+
+# -------------------------------------------------------------------------------------- control --
+
+
+def test_shuffled_labels_keep_their_counts_and_agree_within_a_scene():
+    groups = [f"g{i // 2}" for i in range(40)]
+    labels = np.array([["a", "b", "c"][i // 2 % 3] for i in range(40)])
+    lies = shuffled(labels, groups, np.random.default_rng(0))
+    assert sorted(lies) == sorted(labels)
+    assert (lies != labels).any()
+    assert (lies[::2] == lies[1::2]).all()
+
+
+# ---------------------------------------------------------------------------------------- tasks --
+
+
+def test_spoken_attributes_come_first_and_a_name_is_one_or_the_other():
+    rows = [
+        Row(0, "a", "image", "", "", labels={"size": "s"}, controls={"angle": "1"}),
+        Row(1, "b", "audio", "", "", labels={"key": "c"}, controls={"size": "s"}),
+    ]
+    assert attributes_of(rows) == (
+        Attribute("key", True),
+        Attribute("size", True),
+        Attribute("angle", False),
+    )
+
+
+def test_rows_without_the_attribute_are_left_out():
+    rows = tuple(
+        Row(i, f"s{i}", "text", "", "", labels={"size": "s"} if i % 2 else {}) for i in range(4)
+    )
+    view = Activations("base", "final_norm", "last", "text", np.eye(4, dtype=np.float32), rows)
+    task = tasks_of({"text": view}, Attribute("size", True), {"s1"})["text"]
+    assert task.groups == ("s1", "s3")
+    np.testing.assert_array_equal(task.states, np.eye(4)[[1, 3]])
+    assert task.held_out.tolist() == [True, False]
+    assert tasks_of({"text": view}, Attribute("shape", True), {"s1"}) == {}
+
+
+def test_one_class_is_no_task(scenes):
+    text, _ = scenes
+    task = scene_task("text", text, ["a"] * 150)
+    with pytest.raises(DegenerateInput, match="at least two classes, got 'a' on every text row"):
+        task.require()
+    with pytest.raises(DegenerateInput, match="two classes in the training rows"):
+        fit(text, task.labels, 1.0)
+    assert "at least two classes" in probe({"text": task}, "x", ProbeConfig())["text", "text"]
+
+
+def test_the_majority_is_the_commonest_training_class(scenes):
+    text, _ = scenes
+    labels = np.where(HELD_OUT, "a", "b")  # what is common to train on is absent where tested
+    labels[:20] = ["a", "b"] * 10
+    task = scene_task("text", text, labels)
+    assert _majority(task, task) == (labels[HELD_OUT] == "b").mean()

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from geomkit.analyze import _matched, analyze_run, complete, measure, modalities, pairs, trained_on
+from geomkit.errors import StoreError, UsageError
+from geomkit.generative import generative_loss
+from geomkit.geometry import uniformity_floor
+from geomkit.types import Activations, Analysis
+from tests.synthetic_run import (
+    NARROW,
+    SITES,
+    WIDE,
+    synthetic_plan,
+    synthetic_record,
+    synthetic_states,
+    write_run,
+)
+
+TEXT_ONLY = {"media": {"text": 64, "image": 0, "audio": 0}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("analyze") / "run"
+    return write_run(path, {"base": NARROW, "lco": WIDE}, scenes=60, training=TEXT_ONLY)
+
+
+@pytest.fixture(scope="module")
+def analysis(run):
+    return analyze_run(run)
+
+
+def brute_mean_cosine(states):
+    u = states.astype(np.float64)
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    cosines = u @ u.T
+    return cosines[~np.eye(len(u), dtype=bool)].mean()
+
+
+@pytest.mark.parametrize(("name", "geometry"), [("base", NARROW), ("lco", WIDE)])
+@pytest.mark.parametrize("modality", ["text", "image", "audio"])
+def test_mean_cosine_is_that_of_the_states_that_were_written(
+    run, analysis, name, geometry, modality
+):
+    states = synthetic_states(run.plan, geometry)
+    own = states[[row.index for row in run.plan.rows if row.modality == modality]]
+    found = analysis.find("mean_cosine", "final_norm", modality, name)
+    assert found.value == pytest.approx(brute_mean_cosine(own), abs=1e-9)
+    assert found.interval.low < found.value < found.interval.high
+    assert (found.n, found.chance, found.better) == (len(own), 0.0, "lower")
+
+
+def test_a_difference_is_after_minus_before_with_an_interval_that_holds_it(analysis):
+    for d in analysis.differences:
+        if d.value is None:
+            continue
+        before = analysis.find(d.metric, d.site, d.modality, d.before).value
+        after = analysis.find(d.metric, d.site, d.modality, d.after).value
+        assert d.value == pytest.approx(after - before, abs=1e-12)
+        assert d.interval.low <= d.value <= d.interval.high
+
+
+def test_taking_the_cone_away_is_a_clear_improvement_in_every_modality(analysis):
+    for modality in ("text", "image", "audio"):
+        for metric in ("mean_cosine", "uniformity"):
+            assert analysis.change(metric, "final_norm", modality).improved is True
+
+
+def test_equal_states_before_and_after_differ_by_zero_and_pass_nothing(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW, "same": NARROW}, scenes=60)
+    analysis = analyze_run(run)
+    changes = [d for d in analysis.differences if d.value is not None]
+    assert changes
+    assert {d.value for d in changes} == {0.0}
+    assert not any(d.clear for d in changes)
+    assert {v.status for v in analysis.verdicts} == {"WARN"}
+    assert "no clear change" in analysis.headline
+
+
+def test_a_site_that_did_not_change_differs_by_zero(analysis):
+    changes = [d for d in analysis.differences if d.site == "block_00"]
+    assert changes
+    assert {d.value for d in changes} == {0.0}
+
+
+def test_a_constant_site_has_reasons_and_no_numbers(analysis):
+    at_embed = [m for m in analysis.measurements if m.site == "embed"]
+    assert len(at_embed) == len(analysis.measurements) // len(SITES)
+    assert all(m.value is None and m.interval is None for m in at_embed)
+    assert all("rows that differ" in m.note for m in at_embed)
+    changes = [d for d in analysis.differences if d.site == "embed"]
+    assert all(d.value is None and "rows that differ" in d.note for d in changes)
+
+
+def test_every_metric_is_there_with_its_chance(analysis):
+    def chance(metric, modality):
+        return analysis.find(metric, "final_norm", modality, "lco").chance
+
+    assert chance("uniformity", "image") == pytest.approx(uniformity_floor(32))
+    assert chance("effective_rank", "image") == 32
+    assert chance("mutual_knn", "image-text") == pytest.approx(10 / 59)
+    assert chance("modality_gap", "audio-text") == 0
+    assert chance("alignment", "audio-text") > 0
+    for direction in ("image->text", "text->image", "audio->text", "text->audio"):
+        assert chance("retrieval_r1", direction) == pytest.approx(1 / 60)
+
+
+def test_copies_of_a_scene_are_right_answers_for_each_other(tmp_path):
+    run = write_run(tmp_path / "run", {"base": WIDE}, scenes=40, copies=2)
+    found = analyze_run(run).find("retrieval_r1", "final_norm", "image->text", "base")
+    assert found.n == 80
+    assert found.chance == pytest.approx(2 / 80)
+
+
+def test_rows_that_could_not_be_read_leave_both_checkpoints_and_the_pair(tmp_path):
+    plan = synthetic_plan(40)
+    lost = [r.index for r in plan.rows if r.modality == "text"][:2]
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=40, bad=lost)
+    analysis = analyze_run(run)
+    assert analysis.change("mean_cosine", "final_norm", "text").n == 78
+    assert analysis.change("mean_cosine", "final_norm", "image").n == 40
+    assert analysis.change("alignment", "final_norm", "image-text").n == 38
+    assert {s["id"] for s in analysis.skipped} == {plan.rows[i].id for i in lost}
+
+
+def test_rows_are_matched_by_id_and_not_by_place(run):
+    rows = [r for r in run.plan.rows if r.modality == "image"]
+    order = np.random.default_rng(0).permutation(len(rows))
+    states = np.arange(len(rows), dtype=np.float32)[:, None]
+    x = Activations("a", "final_norm", "last", "image", states, tuple(rows))
+    y = Activations("a", "final_norm", "last", "text", states, tuple(rows[i] for i in order[:-3]))
+    at, partner = _matched(x, y)
+    assert [x.rows[i].id for i in at] == [y.rows[j].id for j in partner]
+    assert len(at) == len(rows) - 3
+
+
+def test_the_same_run_gives_the_same_bytes(run, analysis):
+    again = analyze_run(run)
+    adapter = TypeAdapter(Analysis)
+    assert adapter.dump_json(again) == adapter.dump_json(analysis)
+
+
+def test_an_analysis_survives_the_store(run, analysis):
+    run.write_analysis(analysis)
+    assert run.read_analysis().differences == analysis.differences
+    assert run.read_analysis().headline == analysis.headline
+
+
+def test_probes_are_trained_by_whoever_asks(run):
+    asked = []
+
+    def probe(given):
+        asked.append(given)
+        return (), ()
+
+    analyze_run(run, probe=probe, sites=["final_norm"])
+    assert asked == [run]
+
+
+def test_headline_tests_carry_what_holm_leaves_of_them(analysis):
+    noted = [d for d in analysis.differences if "Holm-adjusted p" in d.note]
+    assert {d.site for d in noted} == {"final_norm"}
+    assert len(noted) == 3 * 3 + 2 * 3 + 4  # own metrics, pair metrics, retrieval directions
+    assert all(f"among {len(noted)} headline tests" in d.note for d in noted)
+
+
+def test_some_sites_only(run):
+    measurements, differences = measure(run, sites=["final_norm"])
+    assert {m.site for m in measurements} == {d.site for d in differences} == {"final_norm"}
+
+
+def test_a_site_or_pooling_that_was_not_captured_is_refused(run):
+    with pytest.raises(UsageError, match=r"a site of the run \(embed.*got 'block_99'"):
+        measure(run, sites=["block_99"])
+    with pytest.raises(UsageError, match=r"a pooling of the run \(last\), got 'mean'"):
+        measure(run, pooling="mean")
+
+
+def test_a_run_without_a_complete_checkpoint_is_refused(tmp_path):
+    run = write_run(tmp_path / "run", {}, scenes=40)
+    with pytest.raises(StoreError, match="complete checkpoint"):
+        analyze_run(run)
+
+
+def test_a_checkpoint_that_is_still_captured_is_left_out(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW}, scenes=40)
+    run.write_checkpoint(synthetic_record("half", 32, {}))
+    assert [record.name for record in complete(run)] == ["base"]
+    analysis = analyze_run(run)
+    assert analysis.checkpoints == ("base",)
+    assert analysis.headline == "One checkpoint (base): nothing to compare."
+    assert {v.status for v in analysis.verdicts} == {"NOT RUN"}
+
+
+def test_three_checkpoints_are_each_compared_with_the_first(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW, "same": NARROW, "lco": WIDE}, scenes=40)
+    _, differences = measure(run, sites=["final_norm"])
+    assert {(d.before, d.after) for d in differences} == {("base", "same"), ("base", "lco")}
+    same = [d for d in differences if d.after == "same"]
+    assert {d.value for d in same} == {0.0}
+
+
+def test_modalities_and_pairs_follow_the_rows():
+    plan = synthetic_plan(8)
+    assert modalities(plan.rows) == ("text", "image", "audio")
+    assert pairs(plan.rows) == (("image", "text"), ("audio", "text"))
+    silent = [r for r in plan.rows if not (r.modality == "text" and r.id.startswith("audio"))]
+    assert pairs(silent) == (("image", "text"),)
+
+
+@pytest.mark.parametrize(
+    ("training", "seen"),
+    [
+        ({}, ()),
+        (TEXT_ONLY, ("text",)),
+        ({"media": {"image": 3}}, ("text", "image")),
+        ({"steps": []}, ("text",)),
+    ],
+)
+def test_what_training_saw_is_read_from_the_last_record(training, seen):
+    records = [synthetic_record("base", 8, {}), synthetic_record("lco", 8, training)]
+    assert trained_on(records) == seen
+    assert trained_on(records[:1]) == ()
+
+
+CHANGE = {"before": 0.30, "after": 0.36, "n": 40}
+SPAN = {"low": 0.02, "high": 0.10, "level": 0.95, "method": "row means, 40 groups"}
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"generation": [{"modality": "image", "difference": 0.06, "interval": SPAN, **CHANGE}]},
+        {"generative_loss": {"image": {"difference": SPAN, **CHANGE}}},
+    ],
+)
+def test_generative_losses_come_from_the_training_record(training):
+    records = [synthetic_record("base", 8, {}), synthetic_record("lco", 8, training)]
+    measurements, (change,) = generative_loss(records)
+    assert [(m.checkpoint, m.modality, m.value) for m in measurements] == [
+        ("base", "image", 0.30),
+        ("lco", "image", 0.36),
+    ]
+    assert change.value == pytest.approx(0.06)
+    assert (change.interval.low, change.interval.high) == (0.02, 0.10)
+    assert change.improved is False
+    assert (change.site, change.n) == ("lm_head", 40)
+
+
+def test_a_broken_training_record_is_named():
+    broken = synthetic_record("lco", 8, {"generation": [{"modality": "text", "before": 1.0}]})
+    with pytest.raises(StoreError, match="training record of lco"):
+        generative_loss([synthetic_record("base", 8, {}), broken])
+
+
+def test_no_losses_no_measurements():
+    records = [synthetic_record("base", 8, {}), synthetic_record("lco", 8, {})]
+    assert generative_loss(records) == ((), ())
+
+
+def test_the_record_says_where_the_numbers_come_from(run, analysis):
+    assert analysis.plan_hash == run.plan.hash
+    made = analysis.provenance
+    assert made["prompts"] == dict(run.plan.prompts)
+    assert [c["name"] for c in made["checkpoints"]] == ["base", "lco"]
+    assert {"python", "numpy", "scipy", "scikit-learn", "geomkit"} <= set(made["versions"])
+    assert dataclasses.asdict(run.checkpoints()[0]) == made["checkpoints"][0]

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import pytest
+
+from geomkit.compare import adjusted, joint, listed, p_value, verdicts
+from geomkit.headline import headline
+from geomkit.types import Difference, Interval, Measurement, ProbeResult
+
+BETTER = {
+    "mean_cosine": "lower",
+    "uniformity": "lower",
+    "effective_rank": "higher",
+    "alignment": "lower",
+    "modality_gap": "lower",
+    "mutual_knn": "higher",
+    "retrieval_r1": "higher",
+    "generative_loss": "lower",
+}
+
+
+def change(metric, modality, value, half=0.01, site="final_norm", after="lco", better=None):
+    interval = None if value is None else Interval(value - half, value + half)
+    return Difference(
+        metric=metric,
+        before="base",
+        after=after,
+        site=site,
+        modality=modality,
+        value=value,
+        interval=interval,
+        better=better or BETTER[metric],
+        n=100,
+        note="all rows are equal" if value is None else "",
+    )
+
+
+def ends(d, before=0.5):
+    """The two measurements that a difference is between."""
+    values = (None, None) if d.value is None else (before, before + d.value)
+    return [
+        Measurement(d.metric, name, d.site, d.modality, value, None, 0.0, d.better, 100)
+        for name, value in zip((d.before, d.after), values, strict=True)
+    ]
+
+
+def judge(*changes, probes=(), trained=("text",)):
+    measured = [m for d in changes if not d.metric.startswith("probe:") for m in ends(d)]
+    measured.sort(key=lambda m: m.checkpoint)  # capture order: base, lco
+    found = verdicts(measured, changes, probes, trained)
+    return {(v.metric, v.modality): v for v in found}, headline(found, measured)
+
+
+def probed(attribute, accuracy, checkpoint, spoken=False, on=("image", "image"), interval=None):
+    return ProbeResult(
+        attribute=attribute,
+        spoken=spoken,
+        train_on=on[0],
+        test_on=on[1],
+        checkpoint=checkpoint,
+        site="final_norm",
+        accuracy=accuracy,
+        interval=interval or Interval(accuracy - 0.05, accuracy + 0.05),
+        majority=0.5,
+        chance=0.5,
+        control=0.5,
+        selectivity=accuracy - 0.5,
+        n_train=80,
+        n_test=100,
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "status"),
+    [
+        ("mean_cosine", -0.3, "PASS"),
+        ("mean_cosine", +0.3, "FAIL"),
+        ("mean_cosine", 0.005, "WARN"),
+        ("mean_cosine", 0.0, "WARN"),
+        ("mean_cosine", None, "NOT RUN"),
+        ("effective_rank", +0.3, "PASS"),
+        ("effective_rank", -0.3, "FAIL"),
+    ],
+)
+def test_a_verdict_follows_sign_direction_and_interval(metric, value, status):
+    found, _ = judge(change(metric, "image", value))
+    assert found[metric, "image"].status == status
+
+
+def test_a_verdict_says_the_numbers_with_their_company():
+    found, _ = judge(change("mean_cosine", "image", -0.3))
+    assert found["mean_cosine", "image"].sentence == (
+        "mean cosine of image 0.5 -> 0.2, change -0.3 (95% -0.31 to -0.29, n 100): clearly better."
+    )
+
+
+def test_a_missing_number_keeps_its_reason():
+    found, _ = judge(change("mean_cosine", "image", None))
+    assert "not measured (all rows are equal)" in found["mean_cosine", "image"].sentence
+
+
+def test_roles_follow_what_training_saw():
+    changes = [change("mean_cosine", m, -0.3) for m in ("text", "image")]
+    changes.append(change("mutual_knn", "image-text", 0.3))
+    found, _ = judge(*changes)
+    assert [v.role for v in found.values()] == ["trained", "untrained", "untrained"]
+    found, _ = judge(*changes, trained=("text", "image"))
+    assert {v.role for v in found.values()} == {"trained"}
+
+
+def test_one_lucky_test_among_many_is_no_pass():
+    lucky = change("mean_cosine", "image", -0.011)  # p = 0.03 alone
+    assert lucky.improved
+    alone, _ = judge(lucky)
+    assert alone["mean_cosine", "image"].status == "PASS"
+    family = [change("mutual_knn", f"image-text{i}", 0.0) for i in range(9)]
+    found, _ = judge(lucky, *family)
+    assert found["mean_cosine", "image"].status == "WARN"
+    assert "after Holm's correction" in found["mean_cosine", "image"].sentence
+
+
+def test_the_family_is_the_headline_metrics_at_the_final_norm():
+    tests = [change("mean_cosine", "image", -0.3), change("uniformity", "image", -0.3)]
+    outside = [
+        change("mean_cosine", "image", -0.3, site="block_00"),
+        change("generative_loss", "image", 0.3, site="lm_head"),
+        change("probe:colour", "image->image", 0.3, better="higher"),
+    ]
+    assert len(adjusted([*tests, *outside])) == 2
+
+
+@pytest.mark.parametrize(("value", "below"), [(0.0101, True), (0.0099, False), (-0.0101, True)])
+def test_the_recovered_p_agrees_with_the_interval(value, below):
+    assert (p_value(change("mean_cosine", "image", value)) < 0.05) is below
+
+
+def test_the_recovered_p_at_the_edges():
+    assert p_value(change("mean_cosine", "image", 0.0, half=0.0)) == 1.0
+    assert p_value(change("mean_cosine", "image", 0.1, half=0.0)) == 0.0
+    assert p_value(change("mean_cosine", "image", None)) is None
+
+
+@pytest.mark.parametrize("metric", ["alignment", "modality_gap"])
+@pytest.mark.parametrize(
+    ("distance", "uniformity", "status"),
+    [
+        (+0.3, -0.5, "info"),  # everything spread: distances had to grow
+        (-0.3, +0.5, "info"),  # everything collapsed: distances had to shrink
+        (-0.3, -0.5, "PASS"),
+        (+0.3, +0.5, "FAIL"),
+        (-0.3, 0.0, "PASS"),
+    ],
+)
+def test_a_distance_is_never_judged_without_uniformity(metric, distance, uniformity, status):
+    found, _ = judge(
+        change(metric, "image-text", distance), change("uniformity", "image", uniformity)
+    )
+    assert found[metric, "image-text"].status == status
+    assert "uniformity of image" in found[metric, "image-text"].sentence
+
+
+def test_one_checkpoint_has_nothing_to_compare():
+    measured = ends(change("mean_cosine", "image", -0.3))[:1]
+    (found,) = verdicts(measured, [], [], ())
+    assert found.status == "NOT RUN"
+    assert headline([found], measured) == "One checkpoint (base): nothing to compare."
+    assert verdicts([], [], [], ()) == ()
+
+
+def test_only_the_last_checkpoint_is_judged():
+    first = change("mean_cosine", "image", +0.3, after="early")
+    last = change("mean_cosine", "image", -0.3)
+    measured = [*ends(first), ends(last)[1]]
+    (found,) = verdicts(measured, [first, last], [], ("text",))
+    assert found.status == "PASS"
+
+
+def test_spoken_probes_are_summed_up_by_direction():
+    up = change("probe:colour", "text->image", 0.3, better="higher")
+    down = change("probe:shape", "text->image", -0.3, better="higher")
+    probes = [probed(n, 0.8, "lco", spoken=True, on=("text", "image")) for n in ("colour", "shape")]
+    own = change("mean_cosine", "text", -0.3)
+    found, _ = judge(own, up, down, probes=probes)
+    assert found["probe", "text->image"].status == "WARN"
+    assert "better for colour; clearly worse for shape" in found["probe", "text->image"].sentence
+    found, _ = judge(own, up, probes=probes)
+    assert found["probe", "text->image"].status == "PASS"
+    assert found["probe", "text->image"].role == "untrained"
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "word"),
+    [(0.3, "WARN", "clearly up"), (-0.3, "info", "clearly down"), (0.0, "info", "no clear change")],
+)
+def test_a_control_that_moves_is_reported(value, status, word):
+    moved = change("probe:voice", "audio->audio", value, better="higher")
+    probes = [
+        probed("voice", 0.5, "base", on=("audio", "audio")),
+        probed("voice", 0.5 + value, "lco", on=("audio", "audio")),
+    ]
+    found, top = judge(change("mean_cosine", "text", -0.3), moved, probes=probes)
+    verdict = found["probe:voice", "audio->audio"]
+    assert (verdict.role, verdict.status) == ("control", status)
+    assert word in verdict.sentence
+    assert ("Negative controls to look at: voice." in top) is (status == "WARN")
+
+
+def test_captions_that_tell_a_control_are_reported():
+    leak = probed("voice", 0.9, "lco", on=("text", "text"))
+    found, _ = judge(change("mean_cosine", "text", -0.3), probes=[leak])
+    assert found["probe:voice", "text->text"].status == "WARN"
+    assert "no negative control" in found["probe:voice", "text->text"].sentence
+    silent = probed("voice", 0.52, "lco", on=("text", "text"))
+    found, _ = judge(change("mean_cosine", "text", -0.3), probes=[silent])
+    assert ("probe:voice", "text->text") not in found
+
+
+def geometry(text, image, audio):
+    return [change("mean_cosine", "text", text)] + [
+        change("mean_cosine", m, v) for m, v in (("image", image), ("audio", audio))
+    ]
+
+
+def test_the_headline_tells_geometry_from_retrieval():
+    found = [change("retrieval_r1", d, 0.0) for d in ("image->text", "text->image")]
+    found += [change("retrieval_r1", d, 0.3) for d in ("audio->text", "text->audio")]
+    _, top = judge(*geometry(-0.3, -0.3, -0.3), *found)
+    assert top == (
+        "lco against base, trained on text only: more isotropic states in text (mean cosine "
+        "0.5 -> 0.2); this transferred to image (mean cosine 0.5 -> 0.2) and audio (mean cosine "
+        "0.5 -> 0.2). Retrieval is better for audio-text; without a clear change for image-text."
+    )
+
+
+def test_the_headline_claims_no_transfer_that_was_not_seen():
+    _, top = judge(*geometry(-0.3, -0.3, +0.001))
+    assert "this transferred to image (" in top
+    assert "no clear transfer to audio (" in top
+    _, top = judge(*geometry(+0.3, -0.3, -0.3))
+    assert "less isotropic states in text" in top
+    assert "transfer" not in top
+    _, top = judge(*geometry(-0.3, +0.3, None))
+    assert "the opposite happened in image" in top
+    assert "transfer to audio (mean cosine - -> -) not measured" in top
+
+
+def test_the_headline_does_not_guess_what_training_saw():
+    _, top = judge(*geometry(-0.3, -0.3, -0.3), trained=())
+    assert "trained on" not in top
+    assert "transfer" not in top
+
+
+def test_two_directions_that_disagree_are_no_clear_change():
+    pair = [change("retrieval_r1", "image->text", 0.3), change("retrieval_r1", "text->image", -0.3)]
+    _, top = judge(*geometry(-0.3, -0.3, -0.3), *pair)
+    assert "without a clear change for image-text" in top
+
+
+def test_joint_and_listed():
+    assert joint(["PASS", "WARN"]) == "PASS"
+    assert joint(["PASS", "FAIL"]) == "WARN"
+    assert joint(["FAIL", "NOT RUN"]) == "FAIL"
+    assert joint([]) == "NOT RUN"
+    assert listed([]) == "none"
+    assert listed(["a", "b", "c"]) == "a, b and c"
