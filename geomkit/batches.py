@@ -1,0 +1,109 @@
+"""Plan rows to model inputs: decode, render, tokenise once, for all checkpoints.
+
+A row that cannot be shown (a broken file, a modality the model does not have, a control token in
+its text) keeps its place with the reason; the others of its batch are shown without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from geomkit.errors import CaptureError, SampleError
+from geomkit.processing import Processor, Shown, token_sha
+from geomkit.prompts import cut, render
+from geomkit.samples import load_audio, load_image
+from geomkit.types import Plan, Row, Sample
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The rows of one forward pass. `inputs` hold only the rows that are ok, in their order."""
+
+    rows: tuple[Row, ...]
+    shown: Mapping[int, Shown]  # row index -> what is shown, for the rows that are ok
+    inputs: Mapping[str, Tensor]  # empty when no row is ok
+    token_shas: Mapping[int, str]
+    n_tokens: Mapping[int, int]
+    notes: Mapping[int, str]  # why a row is not ok, or what was cut
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """Everything that turns a row into something shown."""
+
+    plan: Plan
+    samples: Mapping[str, Sample]
+    processor: Processor
+    text_tokens: int
+
+    def read(self, indexes: Sequence[int]) -> Batch:
+        """The batch of these plan rows, all of one modality."""
+        rows = tuple(self.plan.rows[i] for i in indexes)
+        shown: dict[int, Shown] = {}
+        notes: dict[int, str] = {}
+        for row in rows:
+            try:
+                shown[row.index], note = self._show(row)
+                notes |= {row.index: note} if note else {}
+            except SampleError as cause:
+                notes[row.index] = str(cause)
+        inputs = self._encode(shown, notes)
+        ids = token_sha(inputs) if inputs else ()
+        counts = inputs["attention_mask"].sum(dim=1).tolist() if inputs else []
+        return Batch(
+            rows=rows,
+            shown=shown,
+            inputs=inputs,
+            token_shas=dict(zip(shown, ids, strict=True)),
+            n_tokens=dict(zip(shown, counts, strict=True)),
+            notes=notes,
+        )
+
+    def _show(self, row: Row) -> tuple[Shown, str]:
+        """One row rendered and decoded, and a note of what was cut."""
+        if row.modality not in self.processor.modalities:
+            raise SampleError(f"this checkpoint cannot be shown {row.modality}")
+        content, note = "", ""
+        media: Any = None
+        source: Any = getattr(self.samples[row.id], row.modality)
+        if row.modality == "text":
+            content, was_cut = cut(self.processor.tokenizer, source, self.text_tokens)
+            note = f"text cut to {self.text_tokens} tokens" if was_cut else ""
+        elif row.modality == "image":
+            media = load_image(source)
+        else:
+            media = load_audio(source, self.processor.rate)
+            if len(media) > self.processor.seconds * self.processor.rate > 0:
+                note = f"audio cut to {self.processor.seconds:g} seconds"
+        instruction = self.plan.prompts[row.modality]
+        rendered = render(self.processor, row.modality, content, instruction)
+        return Shown(rendered, row.modality, media), note
+
+    def _encode(self, shown: dict[int, Shown], notes: dict[int, str]) -> dict[str, Tensor]:
+        """Inputs of all rows; rows that the processor refuses are taken out of `shown`."""
+        if not shown:
+            return {}
+        try:
+            return self.processor.encode(list(shown.values()))
+        except (ValueError, TypeError, RuntimeError, IndexError) as cause:
+            before = len(shown)
+            for index, one in list(shown.items()):
+                if (reason := self._refusal(one)) is not None:
+                    notes[index] = f"{one.modality} cannot be processed: {reason}"
+                    del shown[index]
+            if len(shown) == before:  # each is fine alone: the fault is not the samples'
+                raise CaptureError(
+                    f"Expected a batch of {before} {notes or 'rows'} to be processed: {cause}"
+                ) from cause
+            return self._encode(shown, notes)
+
+    def _refusal(self, one: Shown) -> str | None:
+        try:
+            self.processor.encode([one])
+        except (ValueError, TypeError, RuntimeError, IndexError) as cause:
+            return " ".join(str(cause).split()) or type(cause).__name__
+        return None

@@ -1,0 +1,441 @@
+"""NAME[=SOURCE] to a loaded checkpoint: model, decoder, processor place and fingerprints.
+
+SOURCE is a folder with a model, a folder with a PEFT adapter, a hub id (`org/name[@revision]`) or
+a built-in name. A folder `./NAME` wins over the built-in of that name; what was used is recorded.
+
+Nothing is known by architecture: the decoder is what `get_decoder()` gives, its path is found by
+identity. An adapter is loaded onto its base's weights in memory and switched on and off, so both
+checkpoints cost one model. Only safetensors are read, and no code that came with weights is run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
+from transformers.utils import logging
+
+from geomkit import fingerprints, hooks
+from geomkit.errors import CheckpointError, MissingExtra, UsageError
+from geomkit.fingerprints import Fingerprint
+from geomkit.types import CheckpointRecord
+
+BUILT_IN = ("base", "lco")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+# Full omni models also hold a speech generator; the thinker is the part that reads and writes text.
+THINKERS = {
+    "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
+    "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
+}
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSpec:
+    """A checkpoint as the user names it."""
+
+    name: str
+    source: str
+
+    @classmethod
+    def parse(cls, text: str) -> CheckpointSpec:
+        """NAME=SOURCE, or a source alone, whose last part is then the name.
+
+        Raises:
+            UsageError: the name cannot be a folder's name.
+        """
+        name, equals, source = text.partition("=")
+        source = source if equals else text
+        bare = source.rstrip("/").rpartition("/")[2].partition("@")[0].rpartition(":")[2]
+        name = name if equals else bare
+        if not NAME.fullmatch(name) or name == "media" or not source:
+            raise UsageError(
+                f"Expected NAME=SOURCE with a NAME of letters, digits, '.', '_', '-', got '{text}'."
+            )
+        return cls(name, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a checkpoint's files are. `base` is set for an adapter."""
+
+    where: str  # a folder, or a hub id
+    described: str
+    revision: str | None = None
+    base: Place | None = None
+
+    @property
+    def local(self) -> bool:
+        """True for a folder."""
+        return Path(self.where).is_dir()
+
+    @property
+    def model(self) -> Place:
+        """The place of the full model: this one, or the adapter's base."""
+        return self.base or self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A checkpoint in memory. Several may share `model`: run it inside `active()`."""
+
+    name: str
+    place: Place
+    model: Any
+    body: nn.Module  # the model without its head: what is run
+    decoder: nn.Module
+    decoder_path: str
+    sites: tuple[str, ...]
+    dim: int
+    fingerprint: Fingerprint
+    adapter: str  # the adapter's name inside the model, "" for a full model
+    revision: str
+
+    @contextmanager
+    def active(self) -> Iterator[nn.Module]:
+        """The model's body with exactly this checkpoint's weights in effect."""
+        if self.adapter:
+            self.model.enable_adapters()
+            self.model.set_adapter(self.adapter)
+        elif getattr(self.model, "_hf_peft_config_loaded", False):
+            self.model.disable_adapters()
+        yield self.body
+
+    def record(
+        self, template_sha: str, gate: Mapping[str, Any], sites: Sequence[str] = ()
+    ) -> CheckpointRecord:
+        """What is kept about it in the run folder; `sites` are those captured, all by default."""
+        files = {f: _json(self.place, f) for f in ("training.json", "merge.json")}
+        return CheckpointRecord(
+            name=self.name,
+            source=self.place.described,
+            revision=self.revision,
+            architecture=type(self.model).__name__,
+            weights_sha=self.fingerprint.weights,
+            decoder_sha=self.fingerprint.decoder,
+            towers_sha=self.fingerprint.towers,
+            adapter_sha=self.fingerprint.adapter,
+            merged=bool(files["merge.json"]),
+            template_sha=template_sha,
+            dtype=str(next(self.decoder.parameters()).dtype).removeprefix("torch."),
+            attention=str(getattr(self.model.config, "_attn_implementation", "")),
+            sites=tuple(sites) or self.sites,
+            dim=self.dim,
+            versions={p: version(p) for p in ("torch", "transformers", "peft", "numpy", "pillow")},
+            gate=dict(gate),
+            training=files["training.json"],
+        )
+
+
+def locate(source: str) -> Place:
+    """Find a source: built-in, folder (which wins over a built-in name) or hub id.
+
+    Raises:
+        CheckpointError: nothing is there; near names are listed.
+    """
+    folder = Path(source).expanduser()
+    if _is_checkpoint(folder):
+        shown = source if "/" in source else f"./{source}"
+        return _folder(folder, f"{shown} (folder)")
+    built_in = source.removeprefix("sandbox:")
+    if built_in in BUILT_IN:
+        from geomkit import sandbox  # only a built-in needs it
+
+        return _folder(sandbox.checkpoint_path(built_in), f"sandbox:{built_in} (built in)")
+    if folder.is_dir():
+        raise CheckpointError(
+            f"Expected config.json or {ADAPTER_CONFIG} in {source}, found neither: this folder is"
+            " no checkpoint."
+        )
+    if HUB_ID.fullmatch(source):
+        where, _, revision = source.partition("@")
+        return Place(where, f"{source} (hub)", revision or None)
+    near = difflib.get_close_matches(source, _known(), n=3, cutoff=0.3) or list(BUILT_IN)
+    raise CheckpointError(
+        f"Expected a folder, a hub id (org/name) or a built-in checkpoint, got '{source}';"
+        f" near names: {', '.join(near)}."
+    )
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
+
+
+def _known() -> list[str]:
+    return [*BUILT_IN, *(p.name for p in sorted(Path().iterdir()) if _is_checkpoint(p))]
+
+
+def _folder(folder: Path, described: str) -> Place:
+    place = Place(str(folder), described)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return place
+    base = _json(place, ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base:
+        raise CheckpointError(f"Expected base_model_name_or_path in {folder / ADAPTER_CONFIG}.")
+    # A relative base is meant from the working directory first, as PEFT reads it, then from here.
+    beside = folder / str(base)
+    found = locate(str(beside) if _is_checkpoint(beside) else str(base))
+    if found.base is not None:
+        raise CheckpointError(f"Expected a full model as the base of {folder}, got an adapter.")
+    return replace(place, base=found)
+
+
+def _json(place: Place, name: str) -> dict[str, Any]:
+    """A JSON object beside the weights, or {} when there is none."""
+    path = Path(place.where) / name
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as cause:
+        raise CheckpointError(f"Expected JSON in {path}: {cause}.") from cause
+    if not isinstance(found, dict):
+        raise CheckpointError(f"Expected a JSON object in {path}, got {type(found).__name__}.")
+    return found
+
+
+def load_checkpoint(
+    name: str,
+    source: str | None = None,
+    *,
+    dtype: str = "float32",
+    attn: str = "sdpa",
+    device: str = "auto",
+) -> Checkpoint:
+    """One checkpoint, alone in memory."""
+    spec = CheckpointSpec(name, source or name)
+    return load_checkpoints([spec], dtype=dtype, attn=attn, device=device)[0]
+
+
+def load_checkpoints(
+    specs: Sequence[CheckpointSpec], *, dtype: str, attn: str, device: str
+) -> tuple[Checkpoint, ...]:
+    """All checkpoints; those on the same base weights share one model in memory.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be found, loaded completely or understood.
+    """
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Expected one checkpoint a name, got {names}: write NAME=SOURCE.")
+    loaded: list[Checkpoint] = []
+    bases: list[Checkpoint] = []
+    for spec in specs:
+        place = locate(spec.source)
+        base = next((b for b in bases if same_weights(b.place, place.model)), None)
+        if base is None:
+            base = _load(spec.name, place.model, dtype=dtype, attn=attn, device=device)
+            bases.append(base)
+        used = sum(c.model is base.model and bool(c.adapter) for c in loaded)
+        one = replace(base, name=spec.name, place=place)
+        loaded.append(_adapt(one, used) if place.base is not None else one)
+    _check_adapters(loaded)
+    return tuple(loaded)
+
+
+def same_weights(a: Place, b: Place) -> bool:
+    """True when two places hold the same model: one folder or hub id, or byte-equal files."""
+    if not (a.local and b.local):
+        return (a.where, a.revision) == (b.where, b.revision)
+    first, second = Path(a.where), Path(b.where)
+    if first.resolve() == second.resolve():
+        return True
+    files = [
+        {p.name: p.stat().st_size for p in sorted([*f.glob("*.safetensors"), f / "config.json"])}
+        for f in (first, second)
+    ]
+    return files[0] == files[1] and all(
+        fingerprints.file_sha(first / name) == fingerprints.file_sha(second / name)
+        for name in files[0]
+    )
+
+
+def _load(name: str, place: Place, *, dtype: str, attn: str, device: str) -> Checkpoint:
+    if dtype not in DTYPES:
+        raise UsageError(f"Expected a dtype ({', '.join(DTYPES)}), got '{dtype}'.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        config = AutoConfig.from_pretrained(
+            place.where, revision=place.revision, trust_remote_code=False
+        )
+        with _quiet():
+            model, info = _model_class(config).from_pretrained(
+                place.where,
+                revision=place.revision,
+                dtype=DTYPES[dtype],
+                attn_implementation=attn,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        model = model.eval().to(device)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as cause:
+        raise CheckpointError(
+            f"Checkpoint '{name}' cannot be loaded from {place.described}: {cause}"
+        ) from cause
+    lost = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
+    if lost:
+        raise CheckpointError(
+            f"Expected every weight of {type(model).__name__} in {place.described};"
+            f" {len(lost)} are missing or of another shape, the first is {lost[0]}."
+        )
+    return _understood(name, place, model, str(getattr(config, "_commit_hash", None) or ""))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and load reports: what they say is checked here."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _model_class(config: Any) -> Any:
+    if config.model_type in THINKERS:
+        import transformers  # by name: a version may not have the class
+
+        return getattr(transformers, THINKERS[config.model_type])
+    known = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
+    return AutoModelForMultimodalLM if known else AutoModelForCausalLM
+
+
+def _understood(name: str, place: Place, model: Any, revision: str) -> Checkpoint:
+    path, module = decoder(model)
+    return Checkpoint(
+        name=name,
+        place=place,
+        model=model,
+        body=body(model, path),
+        decoder=module,
+        decoder_path=path,
+        sites=hooks.sites(module),
+        dim=int(module.config.hidden_size),  # type: ignore[union-attr, arg-type]  # a config
+        fingerprint=fingerprints.fingerprint(model, path),
+        adapter="",
+        revision=revision,
+    )
+
+
+def decoder(model: Any) -> tuple[str, nn.Module]:
+    """Path and module of the stack of blocks, found by identity in `named_modules()`.
+
+    Raises:
+        CheckpointError: the model has no decoder with a list of blocks.
+    """
+    found = model.get_decoder() if hasattr(model, "get_decoder") else None
+    if not hasattr(found, "layers"):
+        found = getattr(found, "model", None)  # some families answer with a causal LM
+    if not isinstance(getattr(found, "layers", None), nn.ModuleList):
+        raise CheckpointError(
+            f"Expected a decoder with a list of blocks in {type(model).__name__}, found none:"
+            " this architecture is not supported."
+        )
+    path = next(name for name, module in model.named_modules() if module is found)
+    return path, found  # type: ignore[return-value]  # it has .layers, so it is a module
+
+
+def body(model: Any, decoder_path: str) -> nn.Module:
+    """The part of the model that merges the media and runs the decoder, without the head.
+
+    It is the child that holds the decoder when nothing but heads stands beside it, else the model.
+    """
+    child = decoder_path.partition(".")[0]
+    heads = {id(model.get_output_embeddings())}
+    beside = [m for n, m in model.named_children() if n != child and id(m) not in heads]
+    if not child or any(next(m.parameters(), None) is not None for m in beside):
+        return model  # type: ignore[no-any-return]  # a PreTrainedModel
+    return getattr(model, child)  # type: ignore[no-any-return]  # a child module
+
+
+def _adapt(one: Checkpoint, number: int) -> Checkpoint:
+    """The checkpoint with its adapter loaded onto the shared model, as the `number`-th there."""
+    folder = Path(one.place.where)
+    state = _adapter_state(folder)
+    # transformers tells adapters' tensors apart by substring, so no name may be part of another.
+    name = f"geomkit_{number:03d}"
+    try:
+        with _quiet(), warnings.catch_warnings():
+            # Several adapters on one model are meant here; transformers reports the others'
+            # tensors as missing, which `_check_adapters` answers by looking at every one.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            one.model.load_adapter(str(folder), adapter_name=name, use_safetensors=True)
+    except ImportError as cause:
+        raise MissingExtra(f"An adapter needs PEFT: pip install peft ({cause}).") from cause
+    except (OSError, ValueError, RuntimeError, KeyError) as cause:
+        raise CheckpointError(f"The adapter in {folder} cannot be loaded: {cause}") from cause
+    own = fingerprints.with_adapter(one.fingerprint, state, outside=_outside(one, name))
+    return replace(one, adapter=name, fingerprint=own)
+
+
+def _adapter_state(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / ADAPTER_WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"Expected {ADAPTER_WEIGHTS} in {folder}: only safetensors are read.")
+    try:
+        state = load_file(path)
+    except Exception as cause:
+        raise CheckpointError(f"Expected safetensors in {path}: {cause}.") from cause
+    if not state:
+        raise CheckpointError(f"Expected adapter weights in {path}, got an empty file.")
+    return state
+
+
+def _placed(one: Checkpoint) -> dict[str, torch.Tensor]:
+    mark = f".{one.adapter}"
+    return {n: p for n, p in one.model.named_parameters() if mark in n}
+
+
+def _outside(one: Checkpoint, adapter: str) -> bool:
+    """True when the adapter touches more than the decoder."""
+    inside = one.decoder_path + "."
+    return any(not n.startswith(inside) for n in _placed(replace(one, adapter=adapter)))
+
+
+def _check_adapters(checkpoints: Sequence[Checkpoint]) -> None:
+    """Every tensor of every adapter file stands in the model, unchanged.
+
+    A prefix that does not match, or a second adapter, can leave random or zero weights with no
+    more than a warning.
+
+    Raises:
+        CheckpointError: a tensor is missing, or another one stands in its place.
+    """
+    for one in checkpoints:
+        if not one.adapter:
+            continue
+        state, placed = _adapter_state(Path(one.place.where)), _placed(one)
+        dtype = next(iter(placed.values())).dtype if placed else torch.float32
+        want = sorted(fingerprints.tensor_sha(t.to(dtype)) for t in state.values())
+        have = sorted(fingerprints.tensor_sha(t) for t in placed.values())
+        if want != have:
+            right = len(set(want) & set(have))
+            raise CheckpointError(
+                f"Expected all {len(want)} tensors of the adapter in {one.place.where} in the"
+                f" model, found {right}: was it trained on another base or another version?"
+            )

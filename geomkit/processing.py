@@ -1,0 +1,201 @@
+"""A checkpoint's own processor: conversation and media in, model inputs out.
+
+transformers' processor classes do the work (placeholders, `mm_token_type_ids`, grids), built from
+their parts here rather than by `AutoProcessor`, for two reasons. Several of them insist on a video
+processor, which insists on torchvision, even where no video is shown: a missing one is left out.
+And pixels of the Pillow and torchvision backends differ by up to 0.2: Pillow is always used, so
+that installing a package does not move every state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geomkit.errors import CheckpointError, MissingExtra
+from geomkit.types import Modality
+
+try:
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoImageProcessor,
+        AutoTokenizer,
+        ProcessorMixin,
+    )
+    from transformers.models.auto.processing_auto import (
+        PROCESSOR_MAPPING_NAMES,
+        processor_class_from_name,
+    )
+except ImportError as cause:  # it looks for torchvision, and trusts that what it finds imports
+    raise MissingExtra(
+        "transformers cannot import its processors. The usual cause is a torchvision built for"
+        " another torch: install the one that matches, or uninstall it, geomkit needs it only for"
+        f" video ({cause.__cause__ or cause})."
+    ) from cause
+
+PADDING_SIDE = "right"
+"""With right padding the last real token's state is bit-equal to the unpadded one; left moves it
+by about 1e-6. Pooling reads the mask, so either side is right; this one is also exact."""
+
+TOKEN_TENSORS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+"""Inputs with one entry a token, `(rows, tokens)`; all others belong to the media."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """One row as the model is shown it: the rendered conversation and its media."""
+
+    rendered: str
+    modality: Modality
+    media: Any = None  # PIL image, float32 samples, or None for text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Processor:
+    """A loaded processor and what it can read."""
+
+    inner: Any  # the transformers processor, or the bare tokenizer of a text-only model
+    tokenizer: Any
+    modalities: tuple[Modality, ...]
+    rate: int  # hertz of the audio it reads; 0 without audio
+    seconds: float  # longest sound it reads whole; 0 without audio
+    chat_template: str
+
+    @property
+    def takes_parts(self) -> bool:
+        """True when a turn is a list of typed parts, False when it is a plain string."""
+        return isinstance(self.inner, ProcessorMixin)
+
+    @property
+    def template_sha(self) -> str:
+        """sha256 of the chat template."""
+        return hashlib.sha256(self.chat_template.encode()).hexdigest()
+
+    @property
+    def vocabulary_sha(self) -> str:
+        """sha256 of token -> id: equal when two tokenizers can show a model the same ids."""
+        tokens = sorted(self.tokenizer.get_vocab().items())
+        return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+
+    def encode(self, rows: Sequence[Shown]) -> dict[str, torch.Tensor]:
+        """Model inputs of rows of one modality, padded on `PADDING_SIDE`; every key is kept."""
+        texts = [row.rendered for row in rows]
+        bos = self.tokenizer.bos_token
+        asked: dict[str, Any] = {
+            "padding": True,
+            "padding_side": PADDING_SIDE,
+            # A template that writes the start token itself must not get a second one.
+            "add_special_tokens": not (bos and texts[0].startswith(bos)),
+        }
+        if not self.takes_parts:
+            return dict(self.inner(texts, return_tensors="pt", **asked))
+        media = {"image": "images", "audio": "audio"}.get(rows[0].modality)
+        given: dict[str, Any] = {media: [row.media for row in rows]} if media else {}
+        if media == "audio":
+            given["audio_kwargs"] = {"sampling_rate": self.rate}
+        return dict(self.inner(text=texts, **given, text_kwargs=asked, return_tensors="pt"))
+
+
+def repad(inputs: Mapping[str, torch.Tensor], side: str, extra: int, pad: int) -> dict[str, Any]:
+    """The same rows with `extra` more padding, all of it on `side`."""
+    mask = inputs["attention_mask"].bool()
+    width = mask.shape[1] + extra
+    padded = dict(inputs)
+    for name in TOKEN_TENSORS:
+        if name not in inputs:
+            continue
+        fill = pad if name == "input_ids" else 0
+        table = torch.full((len(mask), width), fill, dtype=inputs[name].dtype, device=mask.device)
+        for i, keep in enumerate(mask):
+            row = inputs[name][i, keep]
+            start = 0 if side == "right" else width - len(row)
+            table[i, start : start + len(row)] = row
+        padded[name] = table
+    return padded
+
+
+def token_sha(inputs: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """sha256 of each row's real token ids: equal rows were shown the same tokens."""
+    ids, mask = inputs["input_ids"].cpu(), inputs["attention_mask"].cpu().bool()
+    rows = (np.ascontiguousarray(i[m].numpy(), dtype="<i8") for i, m in zip(ids, mask, strict=True))
+    return tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in rows)
+
+
+def load_processor(folder: str | Path, *, revision: str | None = None) -> Processor:
+    """The processor of a checkpoint folder or hub id.
+
+    Raises:
+        CheckpointError: a part of it is missing or cannot be read.
+    """
+    place = str(folder)
+    try:
+        return _load(place, {"revision": revision} if revision else {})
+    except (OSError, ValueError, TypeError, KeyError) as cause:
+        raise CheckpointError(
+            f"Expected a tokenizer and, for media, an image processor and a feature extractor in"
+            f" {place}; they cannot be loaded ({cause}). Save the processor beside the weights."
+        ) from cause
+
+
+def _load(place: str, hub: Mapping[str, Any]) -> Processor:
+    config = AutoConfig.from_pretrained(place, **hub)
+    name = PROCESSOR_MAPPING_NAMES.get(config.model_type.removesuffix("_thinker"))
+    kind = processor_class_from_name(name) if name else None
+    if kind is None:
+        tokenizer = AutoTokenizer.from_pretrained(place, **hub)
+        return _processor(tokenizer, tokenizer)
+    written, _ = ProcessorMixin.get_processor_dict(place, **hub)
+    parts = [_part(part, place, hub) for part in kind.get_attributes()]
+    inner = _lenient(kind).from_args_and_dict(parts, written)
+    return _processor(inner, inner.tokenizer)
+
+
+def _part(name: str, place: str, hub: Mapping[str, Any]) -> Any:
+    if name == "tokenizer":
+        return AutoTokenizer.from_pretrained(place, **hub)
+    if name == "image_processor":
+        return AutoImageProcessor.from_pretrained(place, backend="pil", **hub)
+    if name == "feature_extractor":
+        return AutoFeatureExtractor.from_pretrained(place, **hub)
+    if name == "video_processor":
+        return None  # nothing here shows a video yet
+    raise ValueError(f"a processor part named '{name}' is not known")
+
+
+@cache
+def _lenient(kind: type[Any]) -> type[Any]:
+    """`kind` that takes None for a part that is not installed; all else is its own."""
+
+    def check(self: Any, name: str, part: Any) -> Any:
+        return None if part is None else kind.check_argument_for_proper_class(self, name, part)
+
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+
+
+def _processor(inner: Any, tokenizer: Any) -> Processor:
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ValueError("the tokenizer has neither a padding nor an end token to pad with")
+        tokenizer.pad_token = tokenizer.eos_token  # masked everywhere, so which one is no matter
+    sound = getattr(inner, "feature_extractor", None)
+    seen: list[Modality] = ["text"]
+    seen += ["image"] if getattr(inner, "image_processor", None) is not None else []
+    seen += ["audio"] if sound is not None else []
+    rate = int(sound.sampling_rate) if sound is not None else 0
+    return Processor(
+        inner=inner,
+        tokenizer=tokenizer,
+        modalities=tuple(seen),
+        rate=rate,
+        seconds=getattr(sound, "n_samples", 0) / rate if rate else 0.0,
+        chat_template=getattr(inner, "chat_template", None) or tokenizer.chat_template or "",
+    )

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMultimodalLM
+
+from geomkit import sandbox
+from geomkit.checkpoints import (
+    Checkpoint,
+    CheckpointSpec,
+    body,
+    decoder,
+    load_checkpoint,
+    load_checkpoints,
+    locate,
+)
+from geomkit.errors import CheckpointError, UsageError
+from tests.tiny_models import FAMILIES, adapter, saved
+
+INSIDE = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|v_proj|up_proj)"
+EVERYWHERE = ["q_proj", "k_proj"]
+CPU = {"dtype": "float32", "attn": "sdpa", "device": "cpu"}
+
+
+def last_state(checkpoint: Checkpoint) -> torch.Tensor:
+    ids = torch.arange(12, 30)[None]
+    with torch.inference_mode(), checkpoint.active() as model:
+        out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return out.last_hidden_state[0, -1].clone()
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = saved("qwen2_5_omni")
+    found = {}
+    for name, targets in (("inside", INSIDE), ("everywhere", EVERYWHERE)):
+        model = AutoModelForMultimodalLM.from_pretrained(base)
+        folder = tmp_path_factory.mktemp("adapters") / name
+        found[name] = adapter(folder, model, str(base), targets=targets)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source"),
+    [
+        ("base", "base", "base"),
+        ("mine=./runs/lco", "mine", "./runs/lco"),
+        ("./runs/lco/", "lco", "./runs/lco/"),
+        ("org/Model-3B@main", "Model-3B", "org/Model-3B@main"),
+        ("sandbox:base", "base", "sandbox:base"),
+    ],
+)
+def test_a_name_and_a_source_are_read_from_one_word(text: str, name: str, source: str) -> None:
+    assert CheckpointSpec.parse(text) == CheckpointSpec(name, source)
+
+
+@pytest.mark.parametrize("text", ["", "=base", "a b=base", "../x=base", "media=base", "a="])
+def test_a_name_that_cannot_be_a_folder_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="NAME=SOURCE"):
+        CheckpointSpec.parse(text)
+
+
+def test_a_folder_here_wins_over_the_built_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("base").described == "sandbox:base (built in)"
+    assert Path(locate("base").where) == sandbox.checkpoint_path("base")
+    (tmp_path / "base").mkdir()  # a folder of another kind does not
+    assert locate("base").described == "sandbox:base (built in)"
+    shutil.copytree(saved("qwen2_vl"), tmp_path / "base", dirs_exist_ok=True)
+    assert locate("base").described == "./base (folder)"
+    assert locate("sandbox:base").described == "sandbox:base (built in)"
+
+
+def test_an_unknown_name_lists_near_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved("qwen2_vl"), tmp_path / "trained")
+    with pytest.raises(CheckpointError, match="near names: base"):
+        locate("bsae")
+    with pytest.raises(CheckpointError, match="near names: trained"):
+        locate("traned")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="this folder is no checkpoint"):
+        locate("./empty")
+    with pytest.raises(CheckpointError, match=r"built-in checkpoint, got '\./absent'"):
+        locate("./absent")
+
+
+def test_hub_ids_carry_a_revision() -> None:
+    place = locate("org/model@abc123")
+    assert (place.where, place.revision, place.described) == (
+        "org/model",
+        "abc123",
+        "org/model@abc123 (hub)",
+    )
+
+
+def test_an_adapter_names_its_base(tmp_path: Path, adapters: dict[str, Path]) -> None:
+    assert locate(str(adapters["inside"])).model.where == str(saved("qwen2_5_omni"))
+    copy = shutil.copytree(adapters["inside"], tmp_path / "copy")
+    config = json.loads((copy / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "sandbox:base"
+    (copy / "adapter_config.json").write_text(json.dumps(config))
+    assert Path(locate(str(copy)).model.where) == sandbox.checkpoint_path("base")
+    config["base_model_name_or_path"] = str(adapters["everywhere"])
+    (copy / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="full model as the base"):
+        locate(str(copy))
+    config["base_model_name_or_path"] = None
+    (copy / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="base_model_name_or_path"):
+        locate(str(copy))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "text_only"])
+def test_the_decoder_is_found_and_the_head_is_left_out(family: str) -> None:
+    one = load_checkpoint(family, str(saved(family)))
+    assert one.sites == ("embed", "block_00", "block_01", "block_02", "final_norm")
+    assert one.model.get_submodule(one.decoder_path) is one.decoder
+    assert one.body is one.model.model
+    assert not any(m is one.model.lm_head for m in one.body.modules())
+    assert one.dim == 32
+
+
+def test_a_model_with_more_than_a_head_beside_its_decoder_is_run_whole() -> None:
+    one = load_checkpoint("vl", str(saved("qwen2_5_vl")))
+    one.model.add_module("projector", torch.nn.Linear(2, 2))
+    assert body(one.model, one.decoder_path) is one.model
+
+
+def test_a_model_without_blocks_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="decoder with a list of blocks"):
+        decoder(torch.nn.Linear(2, 2))
+
+
+def test_fingerprints_tell_decoder_tower_and_head_apart(tmp_path: Path) -> None:
+    source = saved("qwen2_5_omni")
+    plain = load_checkpoint("a", str(source)).fingerprint
+    assert load_checkpoint("a", str(source)).fingerprint == plain
+
+    def changed(key: str) -> list[bool]:
+        folder = shutil.copytree(source, tmp_path / key)
+        state = load_file(folder / "model.safetensors")
+        name = next(n for n in state if key in n)
+        state[name] = state[name] + 1
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        own = load_checkpoint("b", str(folder)).fingerprint
+        return [
+            own.weights != plain.weights,
+            own.decoder != plain.decoder,
+            own.towers != plain.towers,
+        ]
+
+    assert changed("layers.1.mlp.up_proj") == [True, True, False]
+    assert changed("visual.blocks.0.attn") == [True, False, True]
+    assert changed("audio_tower.conv1") == [True, False, True]
+    assert changed("lm_head") == [True, False, False]
+
+
+def test_a_missing_weight_is_not_made_up(tmp_path: Path) -> None:
+    folder = shutil.copytree(saved("qwen2_vl"), tmp_path / "cut")
+    state = load_file(folder / "model.safetensors")
+    del state[next(n for n in state if "layers.1.mlp.up_proj" in n)]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 are missing.*layers\.1\.mlp\.up_proj"):
+        load_checkpoint("cut", str(folder))
+
+
+def test_only_safetensors_are_read(tmp_path: Path) -> None:
+    folder = shutil.copytree(saved("qwen2_vl"), tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_checkpoint("pickled", str(folder))
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(UsageError, match="float32, bfloat16, float16"):
+        load_checkpoint("a", str(saved("qwen2_vl")), dtype="float8")
+
+
+def test_two_checkpoints_of_one_name_are_refused() -> None:
+    with pytest.raises(UsageError, match="one checkpoint a name"):
+        load_checkpoints([CheckpointSpec("a", "base"), CheckpointSpec("a", "lco")], **CPU)
+
+
+def test_adapters_share_the_base_s_memory_and_equal_separate_loads(
+    tmp_path: Path, adapters: dict[str, Path]
+) -> None:
+    copied = shutil.copytree(saved("qwen2_5_omni"), tmp_path / "same-bytes")
+    together = load_checkpoints(
+        [
+            CheckpointSpec("first", str(adapters["inside"])),
+            CheckpointSpec("base", str(copied)),
+            CheckpointSpec("second", str(adapters["everywhere"])),
+        ],
+        **CPU,
+    )
+    assert len({id(c.model) for c in together}) == 1
+    states = [last_state(c) for c in together]
+    sources = (adapters["inside"], saved("qwen2_5_omni"), adapters["everywhere"])
+    for state, source, one in zip(states, sources, together, strict=True):
+        apart = load_checkpoint("alone", str(source))
+        assert torch.equal(state, last_state(apart))
+        assert apart.fingerprint == one.fingerprint
+    assert not torch.allclose(states[0], states[1], atol=1e-2)
+    assert not torch.allclose(states[2], states[1], atol=1e-2)
+    # Any order, any number of times: switching leaves nothing behind.
+    assert all(torch.equal(last_state(together[i]), states[i]) for i in (2, 0, 1, 0))
+
+
+def test_an_adapter_changes_the_fingerprints_of_what_it_touches(
+    adapters: dict[str, Path],
+) -> None:
+    base, inside, everywhere = load_checkpoints(
+        [
+            CheckpointSpec("base", str(saved("qwen2_5_omni"))),
+            CheckpointSpec("inside", str(adapters["inside"])),
+            CheckpointSpec("everywhere", str(adapters["everywhere"])),
+        ],
+        **CPU,
+    )
+    assert inside.fingerprint.towers == base.fingerprint.towers
+    assert everywhere.fingerprint.towers != base.fingerprint.towers
+    assert len({c.fingerprint.decoder for c in (base, inside, everywhere)}) == 3
+    assert base.fingerprint.adapter == ""
+    record = inside.record("t", {})
+    assert (record.adapter_sha, record.merged) == (inside.fingerprint.adapter, False)
+    assert record.architecture == "Qwen2_5OmniThinkerForConditionalGeneration"
+
+
+def test_training_and_merge_records_travel_along(tmp_path: Path, adapters: dict[str, Path]) -> None:
+    folder = shutil.copytree(adapters["inside"], tmp_path / "trained")
+    (folder / "training.json").write_text('{"modalities": ["text"]}')
+    record = load_checkpoint("lco", str(folder)).record("t", {})
+    assert record.training == {"modalities": ["text"]}
+    merged = shutil.copytree(saved("qwen2_5_omni"), tmp_path / "merged")
+    (merged / "merge.json").write_text('{"max_difference": 0.0}')
+    assert load_checkpoint("merged", str(merged)).record("t", {}).merged is True
+    (folder / "training.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="JSON object"):
+        load_checkpoint("lco", str(folder)).record("t", {})
+
+
+def test_an_adapter_whose_tensors_find_no_place_is_refused(
+    tmp_path: Path, adapters: dict[str, Path]
+) -> None:
+    folder = shutil.copytree(adapters["inside"], tmp_path / "renamed")
+    path = folder / "adapter_model.safetensors"
+    state = {k.replace("layers.1.", "layers.7."): v for k, v in load_file(path).items()}
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=r"Expected all 18 tensors .* found 12"):
+        load_checkpoint("renamed", str(folder))
+    path.write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="Expected safetensors"):
+        load_checkpoint("broken", str(folder))
+    path.unlink()
+    with pytest.raises(CheckpointError, match="only safetensors are read"):
+        load_checkpoint("gone", str(folder))

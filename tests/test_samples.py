@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from geomkit.errors import SampleError, UsageError
+from geomkit.samples import load_audio, load_image, load_samples
+from geomkit.types import Waveform
+
+
+def manifest(folder: Path, *rows: Any, name: str = "set.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    return path
+
+
+def test_jsonl_rows_become_samples_with_paths_beside_the_manifest(tmp_path: Path) -> None:
+    row = {
+        "id": "a",
+        "text": "two\u2028lines",
+        "image": "pics/a.png",
+        "labels": {"colour": "red", "count": 2},
+        "controls": {"frame": "thin"},
+        "group": "g",
+        "comment": "other columns are welcome",
+    }
+    name, (sample, other) = load_samples(manifest(tmp_path, row, {"id": 7, "audio": "a.wav"}))
+    assert name == "set.jsonl"
+    assert (sample.id, sample.text, sample.group) == ("a", "two\u2028lines", "g")
+    assert sample.image == tmp_path / "pics/a.png"
+    assert sample.labels == {"colour": "red", "count": "2"}
+    assert sample.controls == {"frame": "thin"}
+    assert sample.modalities() == ("text", "image")
+    assert (other.id, other.modalities()) == ("7", ("audio",))
+
+
+def test_csv_and_parquet_hold_the_same_samples(tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_text(
+        'id,text,image,label.colour,control.frame,labels\na,"one, two",a.png,red,thin,\n'
+        'b,"three\nfour",,,,"{""colour"": ""blue""}"\n'
+    )
+    name, (a, b) = load_samples(tmp_path / "set.csv")
+    assert name == "set.csv"
+    assert (a.text, a.labels, a.controls) == ("one, two", {"colour": "red"}, {"frame": "thin"})
+    assert (b.text, b.image, b.labels) == ("three\nfour", None, {"colour": "blue"})
+
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    rows = [
+        {"id": "a", "text": "one, two", "image": "a.png", "labels": {"colour": "red"}},
+        {"id": "b", "text": "three\nfour", "image": None, "labels": {"colour": "blue"}},
+    ]
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "set.parquet")
+    _, again = load_samples(tmp_path / "set.parquet")
+    assert [(s.id, s.text, s.image, s.labels) for s in again] == [
+        (s.id, s.text, s.image, s.labels) for s in (a, b)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ({"text": "no id"}, r"non-empty string in 'id'.*line 1"),
+        ({"id": "a"}, "Expected text, image, audio or video"),
+        ({"id": "a", "text": ""}, "non-empty string in 'text'"),
+        ({"id": "a", "text": ["list"]}, "non-empty string in 'text'"),
+        ({"id": "a", "image": "https://example.org/a.png"}, r"got the URL.*downloads\s+nothing"),
+        ({"id": "a", "audio": "S3://bucket/a.wav"}, "got the URL"),
+        ({"id": "a", "text": "x", "labels": "red"}, "object in 'labels'"),
+        ({"id": "a", "text": "x", "lables": {}}, "column 'labels'.*got 'lables'"),
+        ([1], "Expected a JSON object"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_place(tmp_path: Path, row: Any, match: str) -> None:
+    with pytest.raises(SampleError, match=match):
+        load_samples(manifest(tmp_path, row))
+
+
+def test_bad_manifests_are_refused(tmp_path: Path) -> None:
+    row = {"id": "a", "text": "x"}
+    with pytest.raises(SampleError, match="'a' in rows 1 and 2"):
+        load_samples(manifest(tmp_path, row, row))
+    with pytest.raises(SampleError, match="at least one row"):
+        load_samples(manifest(tmp_path))
+    with pytest.raises(SampleError, match="found none"):
+        load_samples(tmp_path / "absent.jsonl")
+    with pytest.raises(SampleError, match="got the URL"):
+        load_samples("https://example.org/set.jsonl")
+    with pytest.raises(UsageError, match=r"'sandbox' or a manifest"):
+        load_samples("sandboxes")
+    (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "\xff"}')
+    with pytest.raises(SampleError, match="UTF-8"):
+        load_samples(tmp_path / "bytes.jsonl")
+    (tmp_path / "cut.jsonl").write_text('{"id": "a", "text"')
+    with pytest.raises(SampleError, match="line 1"):
+        load_samples(tmp_path / "cut.jsonl")
+    (tmp_path / "wide.csv").write_text("id,text\na,b,c\n")
+    with pytest.raises(SampleError, match="as many cells as columns"):
+        load_samples(tmp_path / "wide.csv")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SampleError, match="Parquet table"):
+        load_samples(tmp_path / "bad.parquet")
+
+
+def test_the_sandbox_is_a_dataset() -> None:
+    name, samples = load_samples("sandbox:validation")
+    assert name == "sandbox:validation"
+    assert {"image", "audio", "text"} <= {m for s in samples for m in s.modalities()}
+    with pytest.raises(UsageError, match="sandbox split"):
+        load_samples("sandbox:tset")
+
+
+def test_an_image_is_turned_upright_and_made_rgb(tmp_path: Path) -> None:
+    picture = Image.new("L", (8, 4), 0)
+    picture.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side: turn by 270 degrees
+    picture.save(tmp_path / "a.png", exif=exif)
+    loaded = load_image(tmp_path / "a.png")
+    assert (loaded.mode, loaded.size) == ("RGB", (4, 8))
+    assert loaded.getpixel((3, 0)) == (255, 255, 255)
+
+
+def test_images_that_cannot_be_used_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SampleError, match=r"no such file as absent\.png"):
+        load_image(tmp_path / "absent.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(SampleError, match="image cannot be decoded"):
+        load_image(tmp_path / "text.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(
+        tmp_path / "whole.png"
+    )
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1500])
+    with pytest.raises(SampleError, match="image cannot be decoded"):
+        load_image(tmp_path / "half.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(SampleError, match="decompression bomb"):
+        load_image(tmp_path / "whole.png")
+
+
+def test_a_sound_is_mixed_to_mono_and_resampled(tmp_path: Path) -> None:
+    time = np.arange(32_000) / 32_000
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time)
+    soundfile.write(tmp_path / "a.wav", np.stack([tone, np.zeros_like(tone)], 1), 32_000)
+    sound = load_audio(tmp_path / "a.wav", 16_000)
+    assert (sound.dtype, sound.shape) == (np.float32, (16_000,))
+    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    np.testing.assert_allclose(sound[200:-200], expected[200:-200], atol=2e-3)
+
+
+def test_sounds_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="audio cannot be decoded"):
+        load_audio(tmp_path / "absent.wav", 16_000)
+    (tmp_path / "text.wav").write_text("no sound")
+    with pytest.raises(SampleError, match="audio cannot be decoded"):
+        load_audio(tmp_path / "text.wav", 16_000)
+    with pytest.raises(SampleError, match=r"opening 'text\.wav'"):  # and not where it lies
+        load_audio(tmp_path / "text.wav", 16_000)
+    with pytest.raises(SampleError, match="no samples"):
+        load_audio(Waveform(np.zeros(0, np.float32), 16_000), 16_000)
+    with pytest.raises(SampleError, match="not finite"):
+        load_audio(Waveform(np.array([0, np.nan], np.float32), 16_000), 16_000)
