@@ -53,8 +53,8 @@ fixed to v1.14 rather than to "latest", whose meaning moves with the library).
 
 Reading without geomkit
 
-    >>> import h5py  # doctest: +SKIP
-    >>> h5py.File("run/base/shard-00000.h5")["states/last"][:, -1, :]  # doctest: +SKIP
+    import h5py
+    h5py.File("run/base/shard-00000.h5")["states/last"][:, -1, :]
 """
 
 from __future__ import annotations
