@@ -14,7 +14,8 @@ from geomkit.training.pairs import PairSet, TextPair, load_pairs
 if TYPE_CHECKING:
     from geomkit.training.generation import GenerationChange, generative_change, generative_losses
     from geomkit.training.merging import MergeRecord, merge
-    from geomkit.training.trainer import TrainingRecord, train
+    from geomkit.training.record import TrainingRecord
+    from geomkit.training.trainer import train
 
 __all__ = [
     "PRESETS",
@@ -37,7 +38,7 @@ _HEAVY = {
     "generative_losses": "generation",
     "MergeRecord": "merging",
     "merge": "merging",
-    "TrainingRecord": "trainer",
+    "TrainingRecord": "record",
     "train": "trainer",
 }
 

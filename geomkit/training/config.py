@@ -54,7 +54,7 @@ class TrainConfig:
     max_grad_norm: float = _doc(1.0, "gradient norm is clipped to this")
     epochs: float = _doc(2.0, "passes over the pairs; unused when steps is set")
     steps: int = _doc(0, "optimiser steps; 0 means: by epochs")
-    batch: int = _doc(768, "pairs a step, over all devices; all are each other's negatives")
+    batch: int = _doc(768, "pairs a step; all are each other's negatives")
     mini_batch: int = _doc(32, "texts a forward pass; below batch, gradients are cached")
     temperature: float = _doc(0.03, "InfoNCE temperature")
     mask_equal: bool = _doc(True, "never treat equal groups or equal texts as negatives")

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
-from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,21 +45,16 @@ class MaskedRankingLoss(CachedMultipleNegativesRankingLoss):  # type: ignore[mis
         if labels is None:
             raise ValueError("MaskedRankingLoss needs the label column with group and text codes.")
         anchors, *columns = (torch.cat(column).float() for column in reps)
-        codes, first = labels, 0
-        if self.gather_across_devices:
-            columns = [all_gather_with_grad(column) for column in columns]
-            codes, first = all_gather(labels), get_rank() * len(labels)
         candidates = functional.normalize(torch.cat(columns), dim=1)
         total, hits = torch.zeros((), device=anchors.device), 0
         for start in range(0, len(anchors), self.mini_batch_size):
             stop = min(start + self.mini_batch_size, len(anchors))
             rows = torch.arange(start, stop, device=anchors.device)
-            own = rows + first
             # normalised per chunk, so that each chunk's backward frees its own graph
             scores = functional.normalize(anchors[rows], dim=1) @ candidates.T * self.scale
-            scores = scores.masked_fill(false_negatives(labels[rows], codes, own), -torch.inf)
-            loss = functional.cross_entropy(scores, own, reduction="sum") / len(anchors)
-            hits += int((scores.argmax(dim=1) == own).sum())
+            scores = scores.masked_fill(false_negatives(labels, rows), -torch.inf)
+            loss = functional.cross_entropy(scores, rows, reduction="sum") / len(anchors)
+            hits += int((scores.argmax(dim=1) == rows).sum())
             if with_backward:
                 # the chunks share the candidates' normalisation
                 loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]  # torch
@@ -75,15 +69,15 @@ class MaskedRankingLoss(CachedMultipleNegativesRankingLoss):  # type: ignore[mis
         return config
 
 
-def false_negatives(rows: Tensor, codes: Tensor, own: Tensor) -> Tensor:
+def false_negatives(labels: Tensor, rows: Tensor) -> Tensor:
     """Bool `(rows, candidates)`: True where a candidate means the same as the row's anchor.
 
-    `rows` are the label rows of the anchors, `codes` those of the whole batch, and `own` the index
-    of each anchor's own positive, which is never masked.
+    `labels` are those of the whole batch, `rows` the indexes of some anchors in it. An anchor's own
+    positive is never masked.
     """
-    anchor, positive = rows[:, 1:2], rows[:, 2:3]
-    texts = codes[:, 2:].T.reshape(1, -1)  # positives of all rows, then negatives of all rows
+    group, anchor, positive = (labels[rows, column, None] for column in range(3))
+    texts = labels[:, 2:].T.reshape(1, -1)  # positives of all rows, then negatives of all rows
     mask = (texts == anchor) | (texts == positive)
-    mask[:, : len(codes)] |= rows[:, :1] == codes[None, :, 0]
-    mask[torch.arange(len(rows), device=rows.device), own] = False
+    mask[:, : len(labels)] |= labels[None, :, 0] == group
+    mask[torch.arange(len(rows), device=rows.device), rows] = False
     return mask

@@ -84,7 +84,7 @@ def assert_scope(model: nn.Module, *, frozen: bool = False) -> Scope:
         modules=len(adapters),
         trainable_names=tuple(trainable),
         trainable_inside=sum(trainable.values()),
-        trainable_outside=0,
+        trainable_outside=sum(trainable[name] for name in outsiders),
         parameters=sum(p.numel() for p in base.parameters()),
     )
 

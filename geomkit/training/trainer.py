@@ -6,7 +6,6 @@ are the scope, the prompt, the mask on false negatives and the proof.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -14,7 +13,6 @@ import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,64 +34,15 @@ from geomkit.training.adapter import adapt, adapter_digest, save_adapter
 from geomkit.training.columns import dataset
 from geomkit.training.config import TrainConfig
 from geomkit.training.embedder import DecoderEmbedder
-from geomkit.training.generation import GenerationChange, generative_change, generative_losses
+from geomkit.training.generation import DESCRIBE, Losses, generative_change, generative_losses
 from geomkit.training.loss import MaskedRankingLoss
 from geomkit.training.pairs import PairSet, TextPair, fingerprint
+from geomkit.training.record import RECORD, SCHEMA, Step, TrainingRecord
 from geomkit.training.scope import assert_scope, region_hashes
-from geomkit.types import Sample
+from geomkit.types import Modality, Sample
 
-SCHEMA = "geomkit-training/1"
-RECORD = "training.json"
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimiser step: mean loss of the batch, in-batch accuracy, gradient norm, seconds."""
-
-    step: int
-    loss: float
-    accuracy: float
-    grad_norm: float
-    learning_rate: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRecord:
-    """What was trained on what, and the proof that it was text only; `training.json`."""
-
-    schema: str
-    config: TrainConfig
-    instruction: str
-    base: str
-    source: str
-    pairs: int
-    pairs_sha: str
-    dropped: Mapping[str, int]
-    trained: tuple[str, ...]
-    media: Mapping[str, int]
-    decoder: str
-    targets: str
-    lora_modules: int
-    parameters: int
-    trainable_inside: int
-    trainable_outside: int
-    trainable_names: tuple[str, ...]
-    frozen_before: Mapping[str, str]
-    frozen_after: Mapping[str, str]
-    adapter_tensors: int
-    adapter_sha: str
-    steps: tuple[Step, ...]
-    seconds: float
-    steps_per_second: float
-    generation: tuple[GenerationChange, ...]
-    versions: Mapping[str, str]
-
-    def to_json(self) -> str:
-        """Strict JSON, sorted keys."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
@@ -149,11 +98,14 @@ def train(
     out: Path,
     *,
     held_out: Sequence[Sample] = (),
+    instructions: Mapping[Modality, str] = DESCRIBE,
+    answers: Mapping[str, str] | None = None,
     source: str = "",
 ) -> TrainingRecord:
     """Train an adapter of `base` on `pairs`; write adapter and `training.json` to `out`.
 
-    `held_out` samples with a caption give the generative loss before and after, per modality.
+    `held_out` samples with a caption give the generative loss before and after, per modality, when
+    asked with `instructions`; `answers` (by id) take the place of their own captions.
     `source` is the name of the base to record when its path should not be.
 
     Raises:
@@ -161,26 +113,24 @@ def train(
             not finite.
     """
     _check(config, pairs, out)
-    checkpoint = load_checkpoint(
-        "base", str(base), dtype=_dtype(config), device=config.device, attn=config.attention
-    )
-    place = checkpoint.place.model
-    processor = load_processor(place.where, revision=place.revision)
-    before = region_hashes(checkpoint.model)
+    checkpoint, processor = _load(config, str(base))
     _refuse_control_tokens(pairs, processor)
+    before = region_hashes(checkpoint.model)
     set_seed(config.seed)
     adapted = adapt(checkpoint.model, config)
-    scope = assert_scope(adapted)
-    fresh = adapter_digest(adapted)
-    losses = generative_losses(adapted, processor, held_out)
+    scope, fresh = assert_scope(adapted), adapter_digest(adapted)
 
+    def losses() -> tuple[Losses, ...]:
+        return generative_losses(
+            adapted, processor, held_out, instructions=instructions, answers=answers
+        )
+
+    spoke = losses()
     started = time.perf_counter()
     steps = fit(config, checkpoint, processor, pairs)
     seconds = time.perf_counter() - started
-
     after = region_hashes(adapted)
     _prove(before, after, changed=adapter_digest(adapted) != fresh)
-    generation = generative_change(losses, generative_losses(adapted, processor, held_out))
     name = source or str(base)
     record = TrainingRecord(
         schema=SCHEMA,
@@ -207,8 +157,8 @@ def train(
         steps=steps,
         seconds=round(seconds, 2),
         steps_per_second=round(len(steps) / seconds, 3),
-        generation=generation,
-        versions={n: version(n) for n in _PACKAGES},
+        generation=generative_change(spoke, losses()),
+        versions={package: version(package) for package in _PACKAGES},
     )
     (out / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record
@@ -222,23 +172,17 @@ def fit(
     Raises:
         TrainingError: the loss is not finite, or no batch of distinct texts could be filled.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     if config.gradient_checkpointing:
         names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # new, old
         next(getattr(checkpoint.decoder, n) for n in names if hasattr(checkpoint.decoder, n))()
     instruction = prompts(config.prompt)["text"]
     embedder = DecoderEmbedder(checkpoint.decoder, processor, instruction, config.max_tokens)
     model = SentenceTransformer(modules=[embedder], device=str(checkpoint.model.device))
-    loss = MaskedRankingLoss(
-        model,
-        scale=config.scale,
-        mini_batch_size=config.mini_batch,
-        gather_across_devices=world > 1,
-    )
+    loss = MaskedRankingLoss(model, scale=config.scale, mini_batch_size=config.mini_batch)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _Trainer(
             model=model,
-            args=_arguments(config, scratch, world, model.device.type),
+            args=_arguments(config, scratch, model.device.type),
             train_dataset=dataset(pairs, mask_equal=config.mask_equal),
             loss=loss,
         )
@@ -255,11 +199,11 @@ def fit(
 
 
 def _arguments(
-    config: TrainConfig, scratch: str, world: int, device: str
+    config: TrainConfig, scratch: str, device: str
 ) -> SentenceTransformerTrainingArguments:
-    return SentenceTransformerTrainingArguments(
+    arguments = SentenceTransformerTrainingArguments(
         output_dir=scratch,
-        per_device_train_batch_size=config.batch // world,
+        per_device_train_batch_size=config.batch,
         num_train_epochs=config.epochs,
         max_steps=config.steps or -1,
         learning_rate=config.learning_rate,
@@ -280,6 +224,24 @@ def _arguments(
         disable_tqdm=True,
         use_cpu=device == "cpu",
     )
+    # With several GPUs in sight the library would split each batch, and with it the negatives.
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  # no public setter
+    return arguments
+
+
+def _load(config: TrainConfig, base: str) -> tuple[Checkpoint, Processor]:
+    """The base and its processor.
+
+    Raises:
+        TrainingError: the base is an adapter.
+    """
+    checkpoint = load_checkpoint(
+        "base", base, dtype=_dtype(config), device=config.device, attn=config.attention
+    )
+    if checkpoint.place.base is not None:
+        raise TrainingError(f"Expected a full model as the base, {base} is an adapter: merge it.")
+    place = checkpoint.place
+    return checkpoint, load_processor(place.where, revision=place.revision)
 
 
 def _dtype(config: TrainConfig) -> str:
@@ -292,6 +254,11 @@ def _dtype(config: TrainConfig) -> str:
 
 def _check(config: TrainConfig, pairs: Sequence[TextPair], out: Path) -> None:
     """Refuse what can be refused before the model is loaded."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError(
+            "Expected one process, got WORLD_SIZE above 1: start without a launcher; gradient "
+            "caching makes any batch fit one device."
+        )
     if len(pairs) < config.batch:
         raise TrainingError(
             f"Expected at least {config.batch} pairs to fill one batch, got {len(pairs)}: lower "

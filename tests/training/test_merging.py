@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from geomkit.errors import TrainingError
-from geomkit.training import merging
+from geomkit.training import merging, rewriting
 from geomkit.training.adapter import adapt, load_adapter, save_adapter
 from geomkit.training.config import TrainConfig
 from geomkit.training.merging import merge
+from geomkit.training.scope import region_hashes
 from geomkit.training.states import last_states, probes
 from geomkit.types import Sample
 from tests.training.loaded import load
@@ -126,10 +128,10 @@ def test_sharded_bases_stay_sharded(adapter: Path, base: Path, tmp_path: Path) -
 def test_a_tensor_that_changed_too_is_caught(
     adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = merging.rewrite
+    honest = rewriting.rewrite
 
-    def careless(base: Path, out: Path, layers: object) -> object:
-        found = honest(base, out, layers)  # type: ignore[arg-type]  # passed on as it came
+    def careless(base: Path, out: Path, layers: Any) -> Any:
+        found = honest(base, out, layers)
         file = out / "model.safetensors"
         content = load_file(file)
         content["lm_head.weight"].view(-1)[0] += 1
@@ -145,11 +147,11 @@ def test_a_tensor_that_changed_too_is_caught(
 def test_a_merge_that_is_another_model_is_caught(
     adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = merging.targets
+    honest = rewriting.targets
 
-    def doubled(adapted: object) -> object:
-        found = honest(adapted)  # type: ignore[arg-type]  # passed on as it came
-        return tuple(merging.Target(t.path, t.sha, 2 * t.update) for t in found)
+    def doubled(adapted: Any) -> Any:
+        found = honest(adapted)
+        return tuple(rewriting.Target(t.path, t.sha, 2 * t.update) for t in found)
 
     monkeypatch.setattr(merging, "targets", doubled)
     with pytest.raises(TrainingError, match=r"merged text states within 0\.0001"):
@@ -162,7 +164,7 @@ def test_an_adapter_of_another_base_is_refused(
 ) -> None:
     own = Path(shutil.copytree(adapter, tmp_path / "a"))
     model = load(base).model
-    hashes = merging.region_hashes(model)
+    hashes = region_hashes(model)
     (own / "training.json").write_text(json.dumps({"frozen_before": hashes}))
     assert merge(own, base, tmp_path / "fits").merged == 14
     file = own_base / "model.safetensors"
@@ -183,12 +185,26 @@ def test_an_incomplete_adapter_is_refused(adapter: Path, base: Path, tmp_path: P
         merge(own, base, tmp_path / "m")
 
 
+@pytest.mark.filterwarnings("ignore:.*PEFT:RuntimeWarning", "ignore:.*missing adapter keys")
+def test_an_adapter_tensor_of_an_unknown_layer_is_refused(
+    adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(adapter, tmp_path / "a"))
+    file = own / "adapter_model.safetensors"
+    content = {
+        n.replace("layers.1.mlp.up", "layers.7.mlp.up"): t for n, t in load_file(file).items()
+    }
+    save_file(content, file)
+    with pytest.raises(TrainingError, match=r"2 did not \(first: .*layers\.7\.mlp\.up_proj"):
+        merge(own, base, tmp_path / "m")
+
+
 def test_dora_is_refused(adapter: Path, base: Path, tmp_path: Path) -> None:
     model = load(base).model
-    adapted = load_adapter(model, adapter)
+    adapted: Any = load_adapter(model, adapter)
     adapted.peft_config["default"].use_dora = True
     with pytest.raises(TrainingError, match="plain LoRA"):
-        merging.targets(adapted)
+        rewriting.targets(adapted)
 
 
 def test_a_base_without_safetensors_is_refused(
@@ -196,13 +212,13 @@ def test_a_base_without_safetensors_is_refused(
 ) -> None:
     (own_base / "model.safetensors").rename(own_base / "model.bin")
     with pytest.raises(TrainingError, match=r"Expected \*\.safetensors"):
-        merging.rewrite(own_base, tmp_path, ())
+        rewriting.rewrite(own_base, tmp_path, ())
 
 
 def test_layers_that_are_not_in_the_files_are_named(base: Path, tmp_path: Path) -> None:
-    layer = merging.Target("model.language_model.layers.0.mlp.up_proj", "0" * 64, torch.zeros(1))
+    layer = rewriting.Target("model.language_model.layers.0.mlp.up_proj", "0" * 64, torch.zeros(1))
     with pytest.raises(TrainingError, match=r"missing: .*layers\.0\.mlp\.up_proj"):
-        merging.rewrite(base, tmp_path, (layer,))
+        rewriting.rewrite(base, tmp_path, (layer,))
 
 
 def test_an_output_in_use_is_refused(adapter: Path, base: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,13 +13,13 @@ from pyarrow import parquet
 from geomkit.errors import TrainingError, UsageError
 from geomkit.training.pairs import TextPair, fingerprint, load_pairs, select
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"anchor": "a red circle", "positive": "one red disc", "negative": "a blue circle"},
     {"anchor": "a green ring", "positive": "one green hoop", "negative": "a green star"},
 ]
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> Path:
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -36,7 +37,7 @@ def test_three_formats_give_the_same_pairs(tmp_path: Path) -> None:
 
 
 def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [
+    rows: list[dict[str, Any]] = [
         *ROWS,
         dict(ROWS[0]),
         {"anchor": "", "positive": "x", "negative": "y"},
@@ -65,7 +66,10 @@ def test_nli_column_names_are_understood(tmp_path: Path) -> None:
 
 
 def test_groups_are_kept_and_pairs_need_no_negative() -> None:
-    rows = [{"anchor": "a", "positive": "b", "group": 7}, {"anchor": "c", "positive": "d"}]
+    rows: list[dict[str, Any]] = [
+        {"anchor": "a", "positive": "b", "group": 7},
+        {"anchor": "c", "positive": "d"},
+    ]
     assert select(rows, source="rows").pairs == (TextPair("a", "b", None, "7"), TextPair("c", "d"))
 
 

@@ -27,7 +27,7 @@ def model(base: Path) -> nn.Module:
 
 
 def lora(model: nn.Module, pattern: str | list[str]) -> nn.Module:
-    found = get_peft_model(model, LoraConfig(r=2, target_modules=pattern))  # type: ignore[arg-type]  # any module works
+    found = get_peft_model(model, LoraConfig(r=2, target_modules=pattern))
     assert isinstance(found, nn.Module)
     return found
 

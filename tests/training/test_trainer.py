@@ -16,7 +16,9 @@ from geomkit.training import trainer
 from geomkit.training.adapter import load_adapter
 from geomkit.training.config import TrainConfig
 from geomkit.training.pairs import PairSet, TextPair
-from geomkit.training.trainer import TrainingRecord, train
+from geomkit.training.record import TrainingRecord
+from geomkit.training.scope import region_hashes
+from geomkit.training.trainer import train
 from geomkit.types import Sample
 from tests.training.loaded import load
 
@@ -49,7 +51,7 @@ def test_the_adapter_changed_and_nothing_else_did(trained: Trained) -> None:
 def test_the_base_files_are_untouched(base: Path, trained: Trained) -> None:
     # the fixture trained from these files: a second load still gives the recorded hashes
     model = load(base).model
-    assert trainer.region_hashes(model) == trained[0].frozen_before
+    assert region_hashes(model) == trained[0].frozen_before
 
 
 def test_the_record_says_text_only_and_what_trained(trained: Trained) -> None:
@@ -188,3 +190,23 @@ def test_an_unknown_prompt_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=r"prompt preset .*got 'nothing'"):
         train(replace(quick, prompt="nothing"), base, pairs, tmp_path / "a")
+
+
+def test_a_launcher_of_many_processes_is_refused(
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="one process"):
+        train(quick, base, pairs, tmp_path / "a")
+
+
+def test_control_tokens_in_the_text_are_refused(
+    base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    injected = [*pairs, TextPair("a<|im_end|>", "b", "c")]
+    with pytest.raises(TrainingError, match=r"pair 61 holds the control token <\|im_end\|>"):
+        train(quick, base, injected, tmp_path / "a")

@@ -1,0 +1,64 @@
+"""What a training leaves on paper: `training.json`, beside the adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from geomkit.training.config import TrainConfig
+from geomkit.training.generation import GenerationChange
+
+SCHEMA = "geomkit-training/1"
+RECORD = "training.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser step: mean loss of the batch, in-batch accuracy, gradient norm, seconds."""
+
+    step: int
+    loss: float
+    accuracy: float
+    grad_norm: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """What was trained on what, and the proof that it was text only; `training.json`.
+
+    `frozen_before` and `frozen_after` are sha256 by region of the model (see `region_hashes`).
+    """
+
+    schema: str
+    config: TrainConfig
+    instruction: str
+    base: str
+    source: str
+    pairs: int
+    pairs_sha: str
+    dropped: Mapping[str, int]
+    trained: tuple[str, ...]
+    media: Mapping[str, int]
+    decoder: str
+    targets: str
+    lora_modules: int
+    parameters: int
+    trainable_inside: int
+    trainable_outside: int
+    trainable_names: tuple[str, ...]
+    frozen_before: Mapping[str, str]
+    frozen_after: Mapping[str, str]
+    adapter_tensors: int
+    adapter_sha: str
+    steps: tuple[Step, ...]
+    seconds: float
+    steps_per_second: float
+    generation: tuple[GenerationChange, ...]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """Strict JSON, sorted keys."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
