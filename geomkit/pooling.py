@@ -22,7 +22,8 @@ def last(states: Tensor, mask: Tensor) -> Tensor:
     keep = _keep(states, mask)
     position = torch.arange(keep.shape[1], device=keep.device)
     at = (keep * position).amax(dim=1)
-    return states[torch.arange(len(states), device=states.device), at].float().clone()
+    # Indexing with tensors copies; `states[:, -1]` would be a view that holds all the tokens.
+    return states[torch.arange(len(states), device=states.device), at].float()
 
 
 def mean(states: Tensor, mask: Tensor) -> Tensor:
