@@ -34,8 +34,9 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Trained:
     out = tmp_path_factory.mktemp("trained") / "adapter"
-    source = PairSet("rows", pairs, {"duplicate": 2})
-    return train(quick, base, source, out, held_out=held_out, source="tiny"), out
+    rows = PairSet("rows", pairs, {"duplicate": 2})
+    answers = {held_out[0].id: "a red circle"}
+    return train(quick, base, rows, out, held_out=held_out, answers=answers, source="tiny"), out
 
 
 def test_the_adapter_changed_and_nothing_else_did(trained: Trained) -> None:
