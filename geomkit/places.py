@@ -112,7 +112,7 @@ def _folder(folder: Path, described: str) -> Place:
     base = json_beside(place, ADAPTER_CONFIG).get("base_model_name_or_path")
     if not base:
         raise CheckpointError(f"Expected base_model_name_or_path in {folder / ADAPTER_CONFIG}.")
-    # A relative base is meant from the working directory first, as PEFT reads it, then from here.
+    # A relative base beside the adapter is taken before one in the working directory.
     beside = folder / str(base)
     found = locate(str(beside) if _is_checkpoint(beside) else str(base))
     if found.base is not None:
