@@ -17,6 +17,8 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
+
 from geomkit import estimates
 from geomkit.compare import LEVEL, adjusted, key, verdicts
 from geomkit.errors import StoreError, UsageError
@@ -108,22 +110,13 @@ def measure(
         )
     measurements: list[Measurement] = []
     differences: list[Difference] = []
-    for site in _sites(records, sites):
-        first: Mapping[Cell, Result] = {}
-        for record in records:
-            results = dict(_results(run, record.name, site, pooling))
-            measurements += [
-                measurement(cell, result, record.name, site) for cell, result in results.items()
-            ]
-            if not first:
-                first = results
-                continue
-            differences += [
-                difference(cell, first[cell], result, (records[0].name, record.name), site)
-                for cell, result in results.items()
-            ]
-    losses, changes = generative_loss(records)
-    return (*measurements, *losses), tuple(_with_family((*differences, *changes)))
+    with threadpool_limits(1):  # sums in one order whatever the machine: the same bytes
+        for site in _sites(records, sites):
+            found, changes = _measure_site(run, [r.name for r in records], site, pooling)
+            measurements += found
+            differences += changes
+    losses, changes_of_loss = generative_loss(records)
+    return (*measurements, *losses), tuple(_with_family((*differences, *changes_of_loss)))
 
 
 def complete(run: Run) -> tuple[CheckpointRecord, ...]:
@@ -175,6 +168,24 @@ def _sites(records: Sequence[CheckpointRecord], wanted: Sequence[str] | None) ->
     if missing:
         raise UsageError(f"Expected a site of the run ({', '.join(shared)}), got {missing[0]!r}.")
     return tuple(site for site in shared if wanted is None or site in wanted)
+
+
+def _measure_site(
+    run: Run, names: Sequence[str], site: str, pooling: str
+) -> tuple[list[Measurement], list[Difference]]:
+    """One site of every checkpoint; only the first one's estimates are kept for the others."""
+    measurements: list[Measurement] = []
+    differences: list[Difference] = []
+    first: Mapping[Cell, Result] = {}
+    for name in names:
+        results = dict(_results(run, name, site, pooling))
+        measurements += [measurement(cell, found, name, site) for cell, found in results.items()]
+        if name == names[0]:
+            first = results
+            continue
+        pair = (names[0], name)
+        differences += [difference(c, first[c], found, pair, site) for c, found in results.items()]
+    return measurements, differences
 
 
 def _results(run: Run, checkpoint: str, site: str, pooling: str) -> Iterator[tuple[Cell, Result]]:

@@ -170,7 +170,7 @@ def test_only_the_last_checkpoint_is_judged():
     first = change("mean_cosine", "image", +0.3, after="early")
     last = change("mean_cosine", "image", -0.3)
     measured = [*ends(first), ends(last)[1]]
-    (found,) = verdicts(measured, [first, last], [], ("text",))
+    (found,) = verdicts(measured, [last, first], [], ("text",))
     assert found.status == "PASS"
 
 

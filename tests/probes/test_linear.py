@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.statistics import interval
@@ -239,6 +240,7 @@ def test_the_split_is_even_seeded_and_independent_of_order():
         held_out_groups(names, share=1.0)
 
 
+@threadpool_limits.wrap(limits=1)  # as in probe_run
 def test_intervals_hold_chance_as_often_as_they_say():
     """95 % of intervals on meaningless labels; with five folds it would be 87 %."""
     rng = np.random.default_rng(0)
