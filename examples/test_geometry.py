@@ -1,7 +1,7 @@
 """Geometry as a test suite: run it against a captured run.
 
-    geomkit demo --out runs/demo
-    pytest examples/test_geometry.py --geomkit-run runs/demo
+    geomkit demo
+    pytest examples/test_geometry.py --geomkit-run geomkit-demo/run
 
 Training saw text only. What is claimed is geometry: the states of images and sounds became more
 isotropic too. Nothing is claimed about retrieval, which is another question.

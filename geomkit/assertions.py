@@ -1,7 +1,7 @@
 """Geometry as a test: `assert_*` for any test suite.
 
-    assert_improved("runs/demo", "mean_cosine", "image")
-    assert_transfers("runs/demo", to=("image", "audio"))
+    assert_improved("geomkit-run", "mean_cosine", "image")
+    assert_transfers("geomkit-run", to=("image", "audio"))
     assert_isotropic(states, max_mean_cosine=0.2)
 
 Each has three outcomes: it holds and returns nothing; it does not hold; or the data cannot tell.

@@ -3,9 +3,9 @@
     geomkit_run   the run under test, opened          (session)
     geom          the analysis of that run            (session)
 
-    pytest --geomkit-run runs/demo                    or `geomkit_run = runs/demo` in the ini file
+    pytest --geomkit-run geomkit-run                  or `geomkit_run = geomkit-run` in the ini file
 
-Without either, the newest run folder in `runs`, else in the root directory, is taken. A run that
+Without either, the newest run folder up to two levels below the root directory is taken. A run that
 is missing fails the tests that ask for it: a skip would hide that nothing was tested. Until a
 fixture is used nothing but pytest is imported, nothing is read and nothing is printed.
 """
@@ -71,5 +71,9 @@ def _run_path(config: pytest.Config) -> Path:
         return Path(config.invocation_params.dir, option)
     if ini := config.getini("geomkit_run"):
         return Path(config.rootpath, ini)
-    runs = config.rootpath / "runs"
-    return latest_run(runs if any(runs.glob("*/plan.json")) else config.rootpath)
+    root = config.rootpath
+    above = {plan.parents[1] for plan in root.glob("*/*/plan.json")}  # geomkit-demo/run/plan.json
+    runs = [latest_run(folder) for folder in sorted(above)] or [latest_run(root)]
+    if any(root.glob("*/plan.json")):
+        runs.append(latest_run(root))
+    return max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -80,11 +81,14 @@ def test_the_collapsed_example_fails_and_says_why(tmp_path):
     assert "> 0.2, states lie in a narrow cone" in out
 
 
-def test_the_newest_run_is_the_default(runs, tmp_path):
-    (tmp_path / "runs").symlink_to(runs, target_is_directory=True)
+@pytest.mark.parametrize("place", ["run", "geomkit-demo/run"])
+def test_the_newest_run_is_the_default(runs, tmp_path, place):
+    for name, at in (("good", tmp_path / "older"), ("collapsed", tmp_path / place)):
+        shutil.copytree(runs / name, at)
+        os.utime(at / "plan.json", ns=(0, 10**9 if name == "good" else 2 * 10**9))
     (tmp_path / "test_it.py").write_text(
         "def test_it(geomkit_run, geom):\n"
-        "    assert geomkit_run.path.name == 'collapsed'\n"
+        f"    assert geomkit_run.path.relative_to({str(tmp_path)!r}).as_posix() == {place!r}\n"
         "    assert geom.checkpoints == ('base', 'lco')\n"
     )
     code, out = suite(tmp_path, "test_it.py")
