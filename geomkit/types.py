@@ -254,15 +254,24 @@ class Analysis:
     provenance: Mapping[str, Any]  # plan prompts, checkpoint records, versions, seed
 
     def find(self, metric: str, site: str, modality: str, checkpoint: str) -> Measurement:
-        """The one measurement of that name. Raises KeyError when it was not made."""
+        """The one measurement of that name.
+
+        Raises:
+            KeyError: it was not made.
+        """
         for m in self.measurements:
             if (m.metric, m.site, m.modality, m.checkpoint) == (metric, site, modality, checkpoint):
                 return m
         raise KeyError(f"no measurement {metric} at {site} for {modality} of {checkpoint}")
 
     def change(self, metric: str, site: str, modality: str) -> Difference:
-        """The paired difference of that name. Raises KeyError when it was not made."""
+        """The paired difference of that name, of the last checkpoint.
+
+        Raises:
+            KeyError: it was not made.
+        """
         for d in (*self.differences, *self.probe_differences):
-            if (d.metric, d.site, d.modality) == (metric, site, modality):
+            named = (d.metric, d.site, d.modality) == (metric, site, modality)
+            if named and d.after == self.checkpoints[-1]:
                 return d
         raise KeyError(f"no difference {metric} at {site} for {modality}")

@@ -21,7 +21,7 @@ from geomkit.sandbox.architecture import Size
 from geomkit.sandbox.pretrain import Pretraining, pretrain
 from geomkit.sandbox.ship import ship
 
-LENGTHS = (375, 750, 1500, 3000, 6000)
+LENGTHS = (500, 1000, 2000, 3000, 4500)
 WIDTHS: dict[str, Size] = {"default": Size(), "narrow": architecture.NARROW}
 
 

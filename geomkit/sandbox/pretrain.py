@@ -1,6 +1,6 @@
 """Generative pretraining of the sandbox model: next-token loss on answers, fresh scenes always.
 
-    python -m geomkit.sandbox.pretrain OUT --steps 7500
+    python -m geomkit.sandbox.pretrain OUT --steps 4500
 
 Warm up, hold, then a linear decay to zero over the last fifth. Every step draws its scenes from a
 generator seeded by its own number, so a run resumed from a snapshot sees the scenes that an
@@ -31,25 +31,37 @@ MODALITIES: tuple[Modality, ...] = ("text", *KINDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Pretraining:
-    """The schedule; `..._rows` are conversations a step, half of questions, half of captions."""
+class Mix:
+    """Conversations a step and modality, from step `start` on; half questions, half captions."""
 
-    steps: int = 7500
+    start: int
+    text: int
+    image: int
+    audio: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """The schedule. Pictures are learned first, then sound gets the larger share."""
+
+    steps: int = 4500
     warmup: int = 200
     decay_share: float = 0.2
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 1.0
-    text_rows: int = 10
-    image_rows: int = 18
-    audio_rows: int = 12
+    mixes: tuple[Mix, ...] = (Mix(0, 10, 18, 12), Mix(2000, 16, 12, 20))
     seed: int = 0
-    evaluate_every: int = 500
+    evaluate_every: int = 250
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: warm up, hold, decay to zero."""
         left = (self.steps - step) / (self.steps * self.decay_share)
         return self.learning_rate * min(1.0, (step + 1) / self.warmup, max(left, 0.0))
+
+    def mix(self, step: int) -> Mix:
+        """The mix that holds at a step."""
+        return [m for m in self.mixes if m.start <= step][-1]
 
 
 class Scenes(Dataset[list[dict[str, torch.Tensor]]]):
@@ -65,7 +77,8 @@ class Scenes(Dataset[list[dict[str, torch.Tensor]]]):
     def __getitem__(self, step: int) -> list[dict[str, torch.Tensor]]:
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.schedule.seed, step])
-        counts = {m: getattr(self.schedule, f"{m}_rows") // 2 for m in MODALITIES}
+        mix = self.schedule.mix(step)
+        counts = {m: getattr(mix, m) // 2 for m in MODALITIES}
         return [
             collate([self._draw(m, task, rng) for m in MODALITIES for _ in range(counts[m])])
             for task in ("ask", "describe")
@@ -203,11 +216,11 @@ def _note(log: Any, record: Mapping[str, Any]) -> None:
 
 def main(
     out: Path,
-    steps: int = 7500,
+    steps: int = 4500,
     width: str = "default",
     resume: Path | None = None,
     threads: int = 2,
-    evaluate_every: int = 500,
+    evaluate_every: int = 250,
 ) -> None:
     """Pretrain a sandbox model into OUT."""
     torch.set_num_threads(threads)

@@ -1,0 +1,149 @@
+"""The command line: help without weight, one sentence for a mistake, and the thread end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_models
+from PIL import Image
+
+from geomkit import cli
+from geomkit.store import open_run
+
+
+@pytest.fixture
+def geomkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["geomkit", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), said.out, said.err
+
+    return run
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, geomkit.cli as c\n"
+        "heavy = {'torch', 'transformers', 'plotly', 'sklearn', 'umap', 'h5py'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "merge", "capture", "info", "verify", "analyze", "report", "demo"]
+)
+def test_every_command_has_help(geomkit, command: str) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = geomkit(command, "--help")
+    assert code == 0
+    assert "Usage: geomkit" in out
+
+
+def test_config_fields_are_options_with_their_own_help(geomkit) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = geomkit("capture", "--help")
+    for flag in ("--batch-size", "--prompt", "--gate", "--no-gate", "--sites"):
+        assert flag in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("capture", "--ckpt", "bsae"), 3, "near names: base"),
+        (("capture", "--ckpt", "base", "--data", "nowhere.jsonl"), 3, "nowhere.jsonl"),
+        (("capture", "--ckpt", "base", "--batch-size", "0"), 2, "batch_size of at least 1"),
+        (("train", "--preset", "lco-txet"), 2, "preset"),
+        (("train", "--pairs", "nowhere.jsonl"), 2, "nowhere.jsonl"),
+        (("report",), 3, "run"),
+        (("info", "no-such-run"), 3, "no-such-run"),
+        (("merge", "no-such-adapter"), 3, "no-such-adapter"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_an_exit_code(  # type: ignore[no-untyped-def]
+    geomkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments, code, sentence
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, out, err = geomkit(*arguments)
+    assert found == code, err
+    assert sentence in err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_the_thread_on_the_sandbox(  # type: ignore[no-untyped-def]
+    geomkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """train -> merge -> capture -> analyze -> report, a few steps of each, as a user types them."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = geomkit(
+        *("train", "--ckpt", "base", "--pairs", "sandbox:200", "--out", "lco"),
+        *("--steps", "2", "--batch", "16", "--mini-batch", "16", "--warmup-steps", "0"),
+    )
+    assert code == 0, err
+    assert "0 media" in out
+    assert "0 outside" in out
+    record = json.loads((tmp_path / "lco" / "training.json").read_text())
+    assert record["frozen_before"] == record["frozen_after"]
+    assert {c["modality"] for c in record["generation"]} == {"text", "image", "audio"}
+
+    code, out, err = geomkit("merge", "lco", "--out", "merged")
+    assert code == 0, err
+    assert "merged equals adapter, audio" in out
+
+    code, out, err = geomkit("capture", "--ckpt", "base", "--ckpt", "lco", "--data", "sandbox:validation")
+    assert code == 0, err
+    assert "./lco" in out  # the folder just trained, not the built-in of that name
+
+    code, out, err = geomkit("report")
+    assert code == 0, err
+    assert "mean_cosine" in out
+    page = (tmp_path / "geomkit-run" / "report.html").read_text(encoding="utf-8")
+    assert "<html" in page
+    analysis = json.loads((tmp_path / "geomkit-run" / "analysis.json").read_text())
+    assert analysis["checkpoints"] == ["base", "lco"]
+    assert analysis["trained"] == ["text"]
+
+    code, out, err = geomkit("verify")
+    assert code == 0, err
+    code, out, err = geomkit("info", "--json")
+    assert json.loads(out)["checkpoints"][1]["name"] == "lco"
+
+
+def _manifest(folder: Path, *, count: int) -> Path:
+    lines = []
+    for k in range(count):
+        Image.new("RGB", (64, 64), (20 * k % 256, 90, 255 - 20 * k % 256)).save(folder / f"{k}.png")
+        row = {"id": f"s{k}", "text": f"colour number {k}", "image": f"{k}.png"}
+        lines.append(json.dumps({**row, "labels": {"parity": "odd" if k % 2 else "even"}}))
+    path = folder / "samples.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_next"])
+def test_a_real_architecture_from_a_folder(  # type: ignore[no-untyped-def]
+    geomkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """A tiny random checkpoint folder goes through capture and report, as one from a hub would."""
+    monkeypatch.chdir(tmp_path)
+    folder = tiny_models.saved(family)
+    data = _manifest(tmp_path, count=12)
+    code, _, err = geomkit(
+        "capture", "--ckpt", f"before={folder}", "--ckpt", f"after={folder}", "--data", str(data)
+    )
+    assert code == 0, err
+    run = open_run(tmp_path / "geomkit-run")
+    assert {row.modality for row in run.plan.rows} == {"text", "image"}
+    assert run.media("s0", "image") is None  # previews are off: samples may be private
+    code, out, err = geomkit("report")
+    assert code == 0, err
+    assert (tmp_path / "geomkit-run" / "report.html").exists()
+    assert "PASS" not in out  # equal weights: nothing may count as improved
