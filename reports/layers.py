@@ -1,0 +1,147 @@
+"""Every metric over the sites of the decoder, before and after, gaps included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from geomkit.types import MODALITIES, Better, Difference, Measurement
+from reports.book import FINAL, Book, known, padded, reach
+from reports.words import family, metric_meaning, metric_title
+
+SET_APART = 1.6
+"""Distance, in blocks, of the final norm from the last block: it is another kind of site."""
+FLATTEST = 0.3
+"""Least share of an axis that the values keep for themselves when chance is drawn too."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPanel:
+    """One metric in one modality over the sites, before and after.
+
+    `before` and `after` hold one entry a site, None where nothing was measured; `gaps` names the
+    sites without a value and says why; `low` and `high` are shared by the panels of a metric.
+    """
+
+    key: str
+    metric: str
+    modality: str
+    family: str
+    sites: tuple[str, ...]
+    places: tuple[float, ...]
+    before: tuple[Measurement | None, ...]
+    after: tuple[Measurement | None, ...]
+    differences: tuple[Difference | None, ...]
+    gaps: tuple[tuple[str, str], ...]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """The panels of one metric."""
+
+    metric: str
+    title: str
+    meaning: str
+    better: Better
+    panels: tuple[LayerPanel, ...]
+    gaps: tuple[tuple[str, str], ...]
+    off_scale: float | None  # a chance level or floor so far off that it would flatten the curves
+
+
+def layer_groups(book: Book) -> tuple[LayerGroup, ...]:
+    """Every metric that was measured at the decoder's sites, in the analysis' order."""
+    own = [m for m in book.analysis.measurements if m.site in book.analysis.sites]
+    groups = []
+    for i, metric in enumerate(dict.fromkeys(m.metric for m in own)):
+        here = [m for m in own if m.metric == metric]
+        kinds = sorted(
+            dict.fromkeys(m.modality for m in here),
+            key=lambda kind: MODALITIES.index(known(family(kind))),
+        )
+        low, high, off_scale = layer_range(here)
+        panels = tuple(
+            layer_panel(book, f"layers-{i}-{j}", metric, kind, low, high)
+            for j, kind in enumerate(kinds)
+        )
+        gaps = tuple(dict.fromkeys(gap for panel in panels for gap in panel.gaps))
+        known_as = (metric, metric_title(metric), metric_meaning(metric), here[0].better)
+        groups.append(LayerGroup(*known_as, panels, gaps, off_scale))
+    return tuple(groups)
+
+
+def common_gaps(groups: Sequence[LayerGroup]) -> list[tuple[str, str]]:
+    """Gaps that every metric has for the same reason, said once."""
+    if len(groups) < 2:
+        return []
+    return [gap for gap in groups[0].gaps if all(gap in group.gaps for group in groups)]
+
+
+def layer_range(measurements: Sequence[Measurement]) -> tuple[float, float, float | None]:
+    """The range of every value and interval end, and of chance unless that flattens the rest."""
+    ends = [v for m in measurements for v in reach(m.value, m.interval)]
+    if not ends:
+        return 0.0, 1.0, None
+    levels = [m.chance for m in measurements if m.chance is not None and m.value is not None]
+    whole = [*ends, *levels]
+    if max(ends) - min(ends) < FLATTEST * (max(whole) - min(whole)):
+        return *padded(min(ends), max(ends)), levels[0]
+    return *padded(min(whole), max(whole)), None
+
+
+def layer_panel(
+    book: Book, key: str, metric: str, modality: str, low: float, high: float
+) -> LayerPanel:
+    """One panel; the final norm stands apart from the blocks."""
+    sites = book.analysis.sites
+
+    def of(checkpoint: str) -> tuple[Measurement | None, ...]:
+        return tuple(book.measurements.get((metric, s, modality, checkpoint)) for s in sites)
+
+    before, after = of(book.before), of(book.after)
+    differences = tuple(book.differences.get((metric, s, modality)) for s in sites)
+    gaps = tuple(
+        (site, reason)
+        for site, pair in zip(sites, zip(before, after, strict=True), strict=True)
+        if (reason := gap_reason(pair))
+    )
+    return LayerPanel(
+        key, metric, modality, family(modality), sites, site_places(sites), before, after,
+        differences, gaps, low, high,
+    )  # fmt: skip
+
+
+def gap_reason(pair: Sequence[Measurement | None]) -> str:
+    """Why neither checkpoint has a value here; empty when one has."""
+    if any(m is not None and m.value is not None for m in pair):
+        return ""
+    notes = [m.note for m in pair if m is not None and m.note]
+    return notes[0] if notes else "not measured"
+
+
+def site_places(sites: Sequence[str]) -> tuple[float, ...]:
+    """Where each site stands on the axis, in blocks."""
+    places, place = [], -1.0
+    for site in sites:
+        place += SET_APART if site == FINAL and place >= 0 else 1.0
+        places.append(place)
+    return tuple(places)
+
+
+def runs(
+    panel: LayerPanel, measurements: Sequence[Measurement | None]
+) -> list[list[tuple[float, Measurement]]]:
+    """Stretches of neighbouring sites with a value; a gap and the final norm each end one."""
+    entries = list(zip(panel.sites, panel.places, measurements, strict=True))
+
+    def stretch(entry: tuple[str, float, Measurement | None]) -> tuple[bool, bool]:
+        site, _, m = entry
+        return (m is not None and m.value is not None, site == FINAL)
+
+    return [
+        [(place, m) for _, place, m in group if m is not None]
+        for (valued, _), group in groupby(entries, key=stretch)
+        if valued
+    ]

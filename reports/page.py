@@ -1,0 +1,304 @@
+"""Analysis -> report.html and report.json.
+
+The page holds its data as compressed text and its pictures as SVG; one script, named by its hash
+in the content security policy, unpacks and draws. The same analysis gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from pydantic import TypeAdapter
+
+from geomkit.errors import GeomkitError
+from geomkit.projection import Projection
+from geomkit.types import MODALITIES, Analysis, Row
+from reports import (
+    figures,
+    layers,
+    matrices,
+    media,
+    payload,
+    provenance,
+    static,
+    transfer,
+    verdicts,
+    words,
+)
+from reports.book import HEAD, Book
+from reports.mapping import Shown
+
+SCHEMA = "geomkit-report/1"
+SCRIPTS = ("page.js", "map.js")
+SKIPPED_SHOWN = 50
+POLICY = (
+    "default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
+    "img-src data: blob:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+
+def write_report(
+    analysis: Analysis,
+    projection: Projection | None,
+    rows: tuple[Row, ...],
+    media: Mapping[tuple[str, str], Path],
+    out: Path,
+    *,
+    embed_media: bool = False,
+) -> Path:
+    """Write the page to `out` and its numbers beside it, as `.json`; give back `out`.
+
+    Media are embedded only on request: samples may be private or licensed.
+
+    Raises:
+        GeomkitError: a number is not finite, the page would be above 25 MB, or the file beside
+            it is some other JSON.
+    """
+    report = Report.of(analysis, projection, rows, media, embed_media=embed_media)
+    beside = out.with_suffix(".json")
+    if beside.exists() and SCHEMA not in beside.read_text(encoding="utf-8", errors="replace"):
+        raise GeomkitError(
+            f"Expected {beside.name} to be free or an earlier report, got another file: "
+            "choose another name for the report."
+        )
+    numbers, page = report.json(), report.html()  # the numbers first: they must be finite
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(beside, numbers)
+    replace_file(out, page)
+    return out
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write under another name, then rename: a reader never sees half a file."""
+    fresh = path.with_name(f".{path.name}.tmp")
+    fresh.write_text(content, encoding="utf-8", newline="\n")
+    fresh.replace(path)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page needs, still as records."""
+
+    book: Book
+    shown: Shown | None
+    media: media.Media
+    counts: Mapping[str, int]  # rows a modality
+
+    @classmethod
+    def of(
+        cls,
+        analysis: Analysis,
+        projection: Projection | None,
+        rows: Sequence[Row],
+        previews: Mapping[tuple[str, str], Path],
+        *,
+        embed_media: bool,
+    ) -> Report:
+        """Gather what is shown; media only of rows on the map."""
+        by_index = {row.index: row for row in rows}
+        shown = None
+        if projection is not None:
+            missing = [i for i in projection.rows if i not in by_index]
+            if missing:
+                raise GeomkitError(
+                    f"Expected the rows of the projected run, got rows without index {missing[0]}: "
+                    "pass the rows of the run's plan."
+                )
+            shown = Shown(projection, tuple(by_index[i] for i in projection.rows))
+        visible = shown.rows if shown else tuple(rows)
+        own = media.embed(visible, previews) if embed_media else media.NOTHING
+        counts = {m: sum(row.modality == m for row in rows) for m in MODALITIES}
+        return cls(Book(analysis), shown, own, {m: n for m, n in counts.items() if n})
+
+    # ---------------------------------------------------------------------------- numbers
+
+    def numbers(self) -> dict[str, Any]:
+        """Every number on the page."""
+        analysis = self.book.analysis
+        return {
+            "schema": SCHEMA,
+            "analysis": TypeAdapter(Analysis).dump_python(analysis, mode="json"),
+            "tallies": [
+                {"role": t.role, "modality": t.family, "passed": t.passed, "judged": t.judged}
+                for t in verdicts.tallies(analysis.verdicts)
+            ],
+            "rows": dict(self.counts),
+            "skipped": len(analysis.skipped),
+            "media": {
+                "thumbnails": len(self.media.thumbnails),
+                "sounds": len(self.media.sounds),
+                "left_out": self.media.left_out,
+            },
+            "map": self.map_numbers(),
+        }
+
+    def map_numbers(self) -> dict[str, Any] | None:
+        """The map without its points."""
+        if self.shown is None:
+            return None
+        p = self.shown.projection
+        return {
+            "method": p.method, "pooling": p.pooling, "checkpoints": list(p.checkpoints),
+            "shown": len(p.rows), "available": p.available,
+            "sites": [
+                {
+                    "site": s.site, "note": s.note,
+                    "explained_percent": [share * 100 for share in s.explained],
+                }
+                for s in p.sites
+            ],
+        }  # fmt: skip
+
+    def json(self) -> str:
+        """report.json."""
+        return payload.strict_json(self.numbers(), indent=1) + "\n"
+
+    # ------------------------------------------------------------------------------- page
+
+    def figures(self) -> dict[str, figures.Figure]:
+        """Every live figure by the id of its place in the page."""
+        book = self.book
+        names = (book.before, book.after)
+        forests = [
+            *transfer.forest_panels(book),
+            *([head] if (head := transfer.head_panel(book)) else []),
+        ]
+        own = {panel.key: figures.forest_figure(panel) for panel in forests}
+        for group in layers.layer_groups(book):
+            own |= {panel.key: figures.layer_figure(panel, names) for panel in group.panels}
+        for curve in provenance.training_curves(book.analysis.provenance):
+            own[curve.key] = figures.curve_figure(curve.title, curve.steps, curve.values)
+        return own
+
+    def downloads(self) -> list[dict[str, str]]:
+        """Files that the page can save."""
+        analysis = self.numbers()["analysis"]
+        tables = {
+            "measurements": analysis["measurements"],
+            "differences": [*analysis["differences"], *analysis["probe_differences"]],
+            "probes": analysis["probes"],
+            "verdicts": analysis["verdicts"],
+        }
+        csvs = [
+            {"name": f"{name}.csv", "type": "text/csv", "text": payload.table_csv(records)}
+            for name, records in tables.items()
+            if records
+        ]
+        return [{"name": "report.json", "type": "application/json", "text": self.json()}, *csvs]
+
+    def data(self) -> str:
+        """What the script reads, as JSON."""
+        return payload.strict_json(
+            {
+                "figures": self.figures(),
+                "downloads": self.downloads(),
+                "map": self.shown.payload() if self.shown else None,
+                "media": self.media.payload(),
+            }
+        )
+
+    def html(self) -> str:
+        """The page.
+
+        Raises:
+            GeomkitError: it would be above 25 MB.
+        """
+        script = "".join(asset(name) for name in SCRIPTS)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        data, plotly = payload.packed(self.data().encode()), payload.packed_plotly()
+        page = (
+            environment()
+            .from_string(asset("page.html"))
+            .render(
+                **self.context(),
+                policy=POLICY.format(digest=digest),
+                style=own(asset("style.css")),
+                script=own(script),
+                data=data,
+                plotly=plotly,
+            )
+        )
+        sheet, sounds = len(self.media.sheet), sum(map(len, self.media.sounds.values()))
+        payload.check_size(
+            {
+                "plotly": len(plotly),
+                "media": sheet + sounds,
+                "data": max(0, len(data) - sheet - sounds),
+                "text and drawings": len(page.encode()) - len(plotly) - len(data),
+            }
+        )
+        return page
+
+    def context(self) -> dict[str, Any]:
+        """What the template reads."""
+        book, analysis = self.book, self.book.analysis
+        forests = transfer.forest_panels(book)
+        return {
+            "book": book,
+            "analysis": analysis,
+            "counts": self.counts,
+            "numbers": self.numbers(),
+            "tallies": verdicts.tallies(analysis.verdicts),
+            "verdict_groups": verdicts.verdict_groups(book),
+            "forests": [p for p in forests if not p.control],
+            "control_forests": [p for p in forests if p.control],
+            "head_panel": transfer.head_panel(book),
+            "head_measurements": [m for m in analysis.measurements if m.site == HEAD],
+            "layer_groups": layers.layer_groups(book),
+            "common_gaps": layers.common_gaps(layers.layer_groups(book)),
+            "matrices": matrices.probe_matrices(book),
+            "shown": self.shown,
+            "drawings": [(n, own(svg)) for n, svg in self.shown.drawings()] if self.shown else [],
+            "media": self.media,
+            "skipped_shown": SKIPPED_SHOWN,
+            "curves": provenance.training_curves(analysis.provenance),
+            "gates": provenance.gates(analysis.provenance),
+            "facts": provenance.facts(analysis.provenance),
+            "records": provenance.records(analysis.provenance),
+            "prompts": provenance.prompts(analysis.provenance),
+            "commands": provenance.commands(analysis.provenance),
+            "rest": provenance.the_rest(analysis.provenance),
+            "forest_size": lambda p: f"{static.FOREST_WIDTH} / {static.forest_height(p)}",
+            "layer_size": "{} / {}".format(*static.LAYER_SIZE),
+        }
+
+
+def asset(name: str) -> str:
+    """The text of a file of the page."""
+    return files("reports").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def own(markup: str) -> Markup:
+    """Markup made in this package, where every text from data is escaped already."""
+    return Markup(markup)  # noqa: S704  # never called on anything from data
+
+
+def environment() -> Environment:
+    """Jinja2 with everything escaped; drawings and code made here are the only exceptions."""
+    env = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
+    )
+    env.filters |= {
+        "number": words.number, "places": words.shared_decimals, "metric": words.metric_title,
+        "site": words.site_title, "modality": words.modality_title, "clip": words.clip,
+        "arrows": words.arrows,
+        "family": words.family, "direction": words.direction_title, "decimals": words.decimals,
+        "symbol": lambda status: words.STATUS_SYMBOLS.get(status, "?"),
+        "forest_svg": lambda panel: own(static.forest_svg(panel)),
+        "layer_svg": lambda panel: own(static.layer_svg(panel)),
+        "curve_svg": lambda c: own(static.curve_svg(c.title, c.steps, c.values)),
+    }  # fmt: skip
+    return env

@@ -1,0 +1,110 @@
+"""Bytes -> compressed text inside the page, and the size budget.
+
+The page unpacks it with the browser's own `DecompressionStream`. The gzip header carries no time,
+so equal bytes give equal text.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import io
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.errors import GeomkitError
+
+MEGABYTE = 1_000_000
+WARN_BYTES = 10 * MEGABYTE
+REFUSE_BYTES = 25 * MEGABYTE
+LEVELS = 65535
+"""Steps of a map coordinate: the axes have no unit, and a screen has fewer pixels."""
+
+
+def packed(content: bytes) -> str:
+    """gzip, then base64."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+
+
+@cache
+def packed_plotly() -> str:
+    """The plotting library of the installed wheel."""
+    from plotly.offline import get_plotlyjs
+
+    return packed(get_plotlyjs().encode())
+
+
+def quantised(coordinates: NDArray[np.float32], limit: float) -> str:
+    """Coordinates in [-limit, limit] as base64 of little-endian uint16, x and y in turn."""
+    share = np.clip(coordinates.astype(np.float64) / limit, -1, 1) * 0.5 + 0.5
+    return base64.b64encode(np.rint(share * LEVELS).astype("<u2").tobytes()).decode()
+
+
+def strict_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON without NaN or infinity, keys sorted.
+
+    Raises:
+        GeomkitError: a number is not finite.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=indent)
+    except ValueError as error:
+        raise GeomkitError(
+            "Expected finite numbers or None in the analysis, got NaN or infinity: "
+            "run analyze again."
+        ) from error
+
+
+def table_csv(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as CSV; a text that a spreadsheet would run as a formula gets a leading quote."""
+    rows = [flat(record) for record in records]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """One level of nesting becomes `outer_inner`."""
+    row: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            row |= {f"{name}_{inner}": safe_cell(v) for inner, v in value.items()}
+        else:
+            row[name] = safe_cell(value)
+    return row
+
+
+def safe_cell(value: Any) -> Any:
+    """Text that starts like a formula is quoted; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+
+
+def check_size(parts: Mapping[str, int], limit: int = REFUSE_BYTES) -> None:
+    """Warn above 10 MB; refuse above `limit`.
+
+    Raises:
+        GeomkitError: the page is too large to open well; the message says what takes the space.
+    """
+    total = sum(parts.values())
+    shares = ", ".join(
+        f"{name} {size / MEGABYTE:.1f} MB"
+        for name, size in sorted(parts.items(), key=lambda p: -p[1])
+    )
+    if total > limit:
+        raise GeomkitError(
+            f"Expected a report of at most {limit / MEGABYTE:.0f} MB, "
+            f"got {total / MEGABYTE:.1f} MB ({shares}): "
+            "show fewer rows on the map or embed no media."
+        )
+    if total > WARN_BYTES:
+        warnings.warn(f"the report is {total / MEGABYTE:.1f} MB: {shares}", stacklevel=3)

@@ -1,0 +1,272 @@
+"""Panels as SVG text, drawn here: what the page shows without scripts, in print, and at first.
+
+Colours are classes, so the drawings follow the page's theme. All text from data is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.types import Measurement, Row
+from reports.layers import LayerPanel, runs
+from reports.transfer import ForestPanel, ForestRow
+from reports.words import clip, number, site_title, with_interval
+
+LAYER_SIZE = (340, 200)
+FOREST_WIDTH = 340
+FOREST_WORDS = 152  # width of the names and numbers left of the marks
+FOREST_ROW = 40
+FOREST_EDGE = 34  # axis below the rows
+LABEL = 27  # letters of a name that fit
+NUMBERS = 28  # letters of a difference and its interval that fit
+MAP_SIDE = 340
+MAP_SHOWN = 100
+"""Points a modality in the static map; the live one shows them all."""
+
+Point = tuple[float, float]
+Scale = Callable[[float], float]
+
+
+def svg(width: float, height: float, title: str, body: Sequence[str]) -> str:
+    """One drawing with its name for screen readers."""
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(body)}</svg>"
+    )
+
+
+def text(x: float, y: float, content: str, css: str = "", anchor: str = "start") -> str:
+    """A line of text."""
+    place = f'x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}"'
+    return f"<text {place}>{escape(content)}</text>"
+
+
+def line(a: Point, b: Point, css: str) -> str:
+    """A straight line."""
+    return f'<line x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}" class="{css}"/>'
+
+
+def path(points: Sequence[Point], css: str, *, closed: bool = False) -> str:
+    """A broken line, or an area."""
+    steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return f'<path d="M{steps}{"Z" if closed else ""}" class="{css}"/>'
+
+
+def mark(kind: str, x: float, y: float, radius: float, css: str) -> str:
+    """The shape of a modality: circle text, diamond image, square audio, triangle video."""
+    if kind == "text":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{css}"/>'
+    r = radius * {"image": 1.3, "audio": 0.9}.get(kind, 1.1)
+    corners = {
+        "image": [(0, -r), (r, 0), (0, r), (-r, 0)],
+        "audio": [(-r, -r), (r, -r), (r, r), (-r, r)],
+    }.get(kind, [(0, -r), (r, r), (-r, r)])
+    return path([(x + dx, y + dy) for dx, dy in corners], css, closed=True)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers in a range."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / count
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw)
+    first = np.ceil(low / step)
+    return [float(step * i) for i in np.arange(first, np.floor(high / step) + 1)]
+
+
+def tick_label(value: float) -> str:
+    """A tick without trailing zeros."""
+    return f"{value + 0.0:.6g}".replace("-", "\u2212")  # adding zero turns -0 into 0
+
+
+# ---------------------------------------------------------------------------------- transfer
+
+
+def forest_height(panel: ForestPanel) -> int:
+    """Height of a transfer panel: a row each, and the axis."""
+    return FOREST_ROW * len(panel.rows) + FOREST_EDGE
+
+
+def forest_svg(panel: ForestPanel) -> str:
+    """Dots with intervals, one row each, its name and numbers to the left; a zero line."""
+    height, left, right = forest_height(panel), FOREST_WORDS, FOREST_WIDTH - 4
+    bottom = height - FOREST_EDGE
+
+    def across(value: float) -> float:
+        return left + (value - panel.low) / (panel.high - panel.low) * (right - left)
+
+    zero = across(0.0)
+    body = [better_side(panel.better, left, zero, right, bottom) if not panel.control else ""]
+    body.append(line((left, bottom), (right, bottom), "axis"))
+    for tick in ticks(panel.low, panel.high):
+        body.append(line((across(tick), 0), (across(tick), bottom), "grid"))
+        body.append(text(across(tick), bottom + 14, tick_label(tick), "tick", "middle"))
+    body.append(line((zero, 0), (zero, bottom), "zero"))
+    for i, row in enumerate(panel.rows):
+        body.extend(forest_row(row, panel.places, FOREST_ROW * i, across))
+    body.extend(better_arrow(panel, left, right, height - 3))
+    return svg(FOREST_WIDTH, height, f"{panel.title}: change from before to after", body)
+
+
+def forest_row(row: ForestRow, places: int, top: float, across: Scale) -> list[str]:
+    """One name, its numbers and its mark."""
+    change, y = row.difference, top + FOREST_ROW / 2
+    body = [
+        f'<g class="m-{row.family}">',
+        text(0, y - 4, clip(row.label, LABEL), "label"),
+        text(0, y + 11, forest_numbers(row, places), "value"),
+    ]
+    if change.interval is not None:
+        body.append(
+            line((across(change.interval.low), y), (across(change.interval.high), y), "whisker")
+        )
+    if change.value is not None:
+        css = "solid" if change.clear else "hollow"
+        body.append(mark(row.family, across(change.value), y, 5, css))
+    return [*body, "</g>"]
+
+
+def forest_numbers(row: ForestRow, places: int) -> str:
+    """The difference and its interval if they fit, or why there is none."""
+    change = row.difference
+    if change.value is None:
+        return clip(change.note or "not measured", LABEL)
+    whole = with_interval(change.value, change.interval, places)
+    return whole if len(whole) <= NUMBERS else number(change.value, places)
+
+
+def better_side(better: str, left: float, zero: float, right: float, bottom: float) -> str:
+    """A tint over the half where a change is an improvement."""
+    if better == "neither":
+        return ""
+    start, end = (left, zero) if better == "lower" else (zero, right)
+    return (
+        f'<rect x="{start:.1f}" y="0" width="{end - start:.1f}" height="{bottom}" class="better"/>'
+    )
+
+
+def better_arrow(panel: ForestPanel, left: float, right: float, y: float) -> list[str]:
+    """Which way is better, at that end of the axis; a control has no better way."""
+    if panel.control:
+        return [text((left + right) / 2, y, "expected: no change", "hint", "middle")]
+    if panel.better == "lower":
+        return [text(left, y, "\u2190 better", "hint")]
+    return [text(right, y, "better \u2192", "hint", "end")] if panel.better == "higher" else []
+
+
+# ----------------------------------------------------------------------------------- layers
+
+
+def layer_svg(panel: LayerPanel) -> str:
+    """Before dashed, after solid, bands for intervals, gaps where no value exists."""
+    width, height = LAYER_SIZE
+    left, right, top, bottom = 46, width - 8, 8, height - 24
+    span = max(panel.places[-1], 1.0) if panel.places else 1.0
+
+    def across(place: float) -> float:
+        return left + 10 + place / span * (right - left - 20)
+
+    def up(value: float) -> float:
+        return bottom - (value - panel.low) / (panel.high - panel.low) * (bottom - top)
+
+    body = []
+    for tick in ticks(panel.low, panel.high):
+        body.append(line((left, up(tick)), (right, up(tick)), "grid"))
+        body.append(text(left - 6, up(tick) + 4, tick_label(tick), "tick", "end"))
+    for place, label in site_ticks(panel):
+        body.append(text(across(place), bottom + 16, label, "tick", "middle"))
+    gaps = {site for site, _ in panel.gaps}
+    for site, place in zip(panel.sites, panel.places, strict=True):
+        if site in gaps:
+            x = across(place) - 9
+            body.append(
+                f'<rect x="{x:.1f}" y="{top}" width="18" height="{bottom - top}" class="gap"/>'
+            )
+    body.append(f'<g class="m-{panel.family}">')
+    for css, measurements in (("before", panel.before), ("after", panel.after)):
+        chance = [
+            (across(p), up(m.chance))
+            for s in runs(panel, measurements)
+            for p, m in s
+            if m.chance is not None
+        ]
+        if css == "after" and chance:
+            body.append(path(chance, "chance"))
+        for stretch in runs(panel, measurements):
+            body.extend(layer_stretch(stretch, css, panel.family, across, up))
+    body.append("</g>")
+    return svg(width, height, f"{panel.metric}, {panel.modality}, over the layers", body)
+
+
+def layer_stretch(
+    stretch: Sequence[tuple[float, Measurement]], css: str, kind: str, across: Scale, up: Scale
+) -> list[str]:
+    """One unbroken stretch: its band and its line; a single site gets a mark and a whisker."""
+    points = [(across(p), up(m.value)) for p, m in stretch if m.value is not None]
+    ends = [(across(p), m.interval) for p, m in stretch if m.interval is not None]
+    if len(points) == 1:
+        whisker = [line((x, up(i.low)), (x, up(i.high)), f"whisker {css}") for x, i in ends]
+        return [*whisker, mark(kind, *points[0], 4, "hollow" if css == "before" else "solid")]
+    band = [(x, up(i.high)) for x, i in ends] + [(x, up(i.low)) for x, i in reversed(ends)]
+    area = [path(band, "band", closed=True)] if band else []
+    return [*area, path(points, f"curve {css}")]
+
+
+def site_ticks(panel: LayerPanel, most: int = 7) -> list[tuple[float, str]]:
+    """Short names under the axis: the ends always, the blocks thinned out."""
+    blocks = [
+        (p, s) for p, s in zip(panel.places, panel.sites, strict=True) if s.startswith("block_")
+    ]
+    step = max(1, -(-len(blocks) // most))
+    named = [(p, s.removeprefix("block_").lstrip("0") or "0") for p, s in blocks[::step]]
+    others = [
+        (p, {"final_norm": "norm", "embed": "emb"}.get(s, clip(site_title(s), 8)))
+        for p, s in zip(panel.places, panel.sites, strict=True)
+        if not s.startswith("block_")
+    ]
+    return sorted([*named, *others])
+
+
+# -------------------------------------------------------------------------------------- map
+
+
+def map_svg(name: str, coordinates: NDArray[np.float32], rows: Sequence[Row], limit: float) -> str:
+    """Up to `MAP_SHOWN` points a modality of one checkpoint at one site."""
+    body, drawn = [], dict.fromkeys((row.modality for row in rows), 0)
+    half, scale = MAP_SIDE / 2, MAP_SIDE * 0.47 / limit
+    for (x, y), row in zip(coordinates.tolist(), rows, strict=True):
+        if drawn[row.modality] < MAP_SHOWN:
+            drawn[row.modality] += 1
+            css = f"m-{row.modality} point"
+            body.append(mark(row.modality, half + x * scale, half - y * scale, 3.2, css))
+    return svg(MAP_SIDE, MAP_SIDE, f"Map of {clip(name, 60)}: a sample of the points", body)
+
+
+# ------------------------------------------------------------------------------ training log
+
+
+def curve_svg(title: str, steps: Sequence[float], values: Sequence[float]) -> str:
+    """One curve over training steps."""
+    width, height = LAYER_SIZE
+    left, right, top, bottom = 46, width - 8, 8, height - 24
+    low, high = min(values), max(values)
+    high = high if high > low else low + 1.0
+    span = (steps[-1] - steps[0]) or 1.0
+    points = [
+        (
+            left + (s - steps[0]) / span * (right - left),
+            bottom - (v - low) / (high - low) * (bottom - top),
+        )
+        for s, v in zip(steps, values, strict=True)
+    ]
+    body = [line((left, bottom), (right, bottom), "axis"), path(points, "curve after")]
+    for value, y in ((low, bottom), (high, top + 8)):
+        body.append(text(left - 6, y, number(value), "tick", "end"))
+    for step, x, anchor in ((steps[0], left, "start"), (steps[-1], right, "end")):
+        body.append(text(x, bottom + 16, f"step {step:g}", "tick", anchor))
+    return svg(width, height, title, [f'<g class="m-text">{"".join(body)}</g>'])

@@ -1,0 +1,497 @@
+"""The page without a browser: offline, safe, accessible in structure, equal to its numbers."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects
+import pytest
+
+from geomkit.errors import GeomkitError
+from geomkit.types import Analysis, Verdict
+from reports import media, payload, write_report
+from tests.reports import fixture
+from tests.reports.conftest import Built, build
+
+HOSTILE = (
+    "</script><script>window.hacked=1</script>",
+    "<img src=x onerror=window.hacked=1>",
+    "\"'><svg onload=window.hacked=1>",
+    "line\u2028separator\u2029paragraph",
+    "\u202eright to left\u202c \u05d0\u05d1",
+    "{{ 7 * 7 }} {% raw %} @ink",
+    "x" * 10_000,
+    "=HYPERLINK(1)",
+)
+
+
+def unpacked(built: Built, name: str = "data") -> bytes:
+    """A data script, unpacked as the page does it."""
+    script = built.tree.find(f".//script[@id='{name}']")
+    assert script is not None
+    return gzip.decompress(base64.b64decode(script.text or ""))
+
+
+# --------------------------------------------------------------------------------- offline
+
+
+def test_no_attribute_leads_to_the_network(built: Built) -> None:
+    for element in built.tree.iter():
+        for name, value in element.attrib.items():
+            if name in {"src", "href", "srcset", "action", "data", "poster"}:
+                assert value.startswith("#"), (element.tag, name, value)
+    assert "url(" not in (built.tree.findtext(".//style") or "")
+    assert "@import" not in (built.tree.findtext(".//style") or "")
+
+
+def test_policy_names_the_one_script_that_runs(built: Built) -> None:
+    head = built.tree.find(".//head")
+    assert head is not None
+    policy = head.find("meta[@http-equiv='Content-Security-Policy']")
+    assert policy is not None
+    content = policy.get("content") or ""
+    scripts = [s for s in built.tree.iter("script") if not s.get("type")]
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256((scripts[0].text or "").encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}' blob:;" in content
+    assert content.startswith("default-src 'none'")
+    assert "connect-src 'none'" in content
+    assert "eval" not in content
+    # The policy rules only what follows it.
+    assert [e.tag for e in head][:2] == ["meta", "meta"]
+
+
+def test_script_never_reads_markup_from_data(built: Built) -> None:
+    script = next(s.text or "" for s in built.tree.iter("script") if not s.get("type"))
+    for word in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "fetch(",
+    ):
+        assert word not in script
+    assert "showSendToCloud: false" in script
+    assert 'plotlyServerURL: ""' in script
+
+
+# ------------------------------------------------------------------------------- structure
+
+
+def test_structure_for_readers_and_screen_readers(built: Built) -> None:
+    tree = built.tree
+    assert tree.get("lang") == "en"
+    assert len(tree.findall(".//h1")) == 1
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(tree.findall(f".//{landmark}")) == 1
+    ids = Counter(e.get("id") for e in tree.iter() if e.get("id"))
+    assert [name for name, count in ids.items() if count > 1] == []
+    for element in tree.iter():
+        for name in ("aria-labelledby", "for"):
+            assert element.get(name) is None or element.get(name) in ids
+        href = element.get("href") or ""
+        assert not href.startswith("#") or href[1:] in ids
+    levels = [int(e.tag[1]) for e in tree.iter() if re.fullmatch("h[1-6]", str(e.tag))]
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+
+
+def test_every_table_has_caption_and_scopes(built: Built) -> None:
+    tables = list(built.tree.iter("table"))
+    assert len(tables) > 15
+    for table in tables:
+        assert table.find("caption") is not None
+        for th in table.iter("th"):
+            assert th.get("scope") in {"col", "row", "rowgroup"}
+
+
+def test_every_figure_has_a_still_drawing_with_a_name(built: Built) -> None:
+    figures = json.loads(unpacked(built))["figures"]
+    places = built.tree.xpath(".//*[@data-figure]")
+    assert {p.get("data-figure") for p in places} == set(figures)
+    for place in places:
+        drawing = next(iter(place.xpath(".//*[local-name() = 'svg']")), None)
+        assert drawing is not None
+        assert drawing.get("role") == "img"
+        assert drawing.get("aria-label")
+
+
+def test_figures_are_valid_plotly(built: Built) -> None:
+    def coloured(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: coloured(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [coloured(v) for v in value]
+        known = isinstance(value, str) and re.fullmatch(r"@[a-z]+(/[\d.]+)?", value)
+        return "#123456" if known else value
+
+    for name, figure in json.loads(unpacked(built))["figures"].items():
+        drawn = plotly.graph_objects.Figure(coloured(figure))
+        assert len(drawn.data) > 0, name
+
+
+def test_verdict_status_is_a_word_and_a_symbol(built: Built) -> None:
+    table = built.tree.find(".//table[@class='verdicts']")
+    assert table is not None
+    chips = ["".join(c.itertext()) for c in table.xpath(".//*[contains(@class, 'chip')]")]
+    assert len(chips) == len(built.numbers["analysis"]["verdicts"])
+    assert set(chips) == {"✓ PASS", "✕ FAIL", "! WARN", "\u2013 NOT RUN", "i info"}
+    assert fixture.analysis().headline in built.words()
+
+
+def test_degenerate_site_is_named_with_its_reason(built: Built) -> None:
+    assert f"embed has no values: {fixture.EMBED_NOTE}" in built.words()
+
+
+# --------------------------------------------------------------------------------- numbers
+
+
+def leaves(value: Any) -> Iterator[float]:
+    """Every number in a JSON document."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def shown_number(text: str) -> float:
+    """The number that a text on the page states."""
+    mantissa, _, exponent = text.replace("\u2212", "-").replace(",", "").partition("\u00d710")
+    digits = str.maketrans(
+        "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "-0123456789"
+    )
+    return float(f"{mantissa}e{exponent.translate(digits) or 0}")
+
+
+def test_every_number_on_the_page_is_in_the_json(built: Built) -> None:
+    known = {float(v) for v in leaves(built.numbers)}
+    cells = list(built.tree.iter("data"))
+    assert len(cells) > 500
+    for cell in cells:
+        value = float(cell.get("value") or "nan")
+        text = "".join(cell.itertext()).strip()
+        assert value in known, text
+        _, _, decimals = text.partition("\u00d7")[0].partition(".")
+        exponent = 10.0 ** np.floor(np.log10(abs(value))) if "\u00d7" in text else 1.0
+        assert abs(shown_number(text) - value) <= 0.5001 * exponent * 10.0 ** -len(decimals), text
+
+
+def test_table_digits_are_all_marked_as_numbers(built: Built) -> None:
+    for table in built.tree.xpath(".//section[@id='verdict']//table"):
+        for cell in table.xpath(".//td[not(contains(@class, 'wordy'))]"):
+            marked = "".join("".join(d.itertext()) for d in cell.iter("data"))
+            assert Counter(filter(str.isdigit, "".join(cell.itertext()))) == Counter(
+                filter(str.isdigit, marked)
+            )
+
+
+def test_json_holds_the_analysis_unchanged(built: Built) -> None:
+    analysis = fixture.analysis()
+    own = built.numbers["analysis"]
+    assert own["headline"] == analysis.headline
+    assert [m["value"] for m in own["measurements"]] == [m.value for m in analysis.measurements]
+    assert len(own["probe_differences"]) == len(analysis.probe_differences)
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    analysis = fixture.analysis()
+    bad = replace(analysis.measurements[5], value=float("nan"))
+    with pytest.raises(GeomkitError, match="NaN or infinity: run analyze again"):
+        build(tmp_path, replace(analysis, measurements=(bad,)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_downloads_are_the_json_and_the_tables(built: Built) -> None:
+    downloads = {d["name"]: d["text"] for d in json.loads(unpacked(built))["downloads"]}
+    assert json.loads(downloads["report.json"]) == built.numbers
+    lines = downloads["measurements.csv"].splitlines()
+    assert len(lines) == 1 + len(built.numbers["analysis"]["measurements"])
+    assert "interval_low" in lines[0]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@sum", "\tx"])
+def test_csv_text_is_never_a_formula(text: str) -> None:
+    assert payload.table_csv([{"a": text, "b": -0.5}]).splitlines()[1].startswith(("'", "\"'"))
+    assert ",-0.5" in payload.table_csv([{"a": text, "b": -0.5}])
+
+
+# --------------------------------------------------------------------------------- hostile
+
+
+def hostile_analysis(text: str) -> Analysis:
+    """The made-up analysis with one text in every place that data can name."""
+    base = fixture.analysis()
+    renamed = {fixture.BEFORE: f"a{text}", fixture.AFTER: f"b{text}"}
+    record = {
+        "name": f"b{text}",
+        text: text,
+        "gate": {text: {"passed": False, text: text}},
+        "versions": {text: text},
+    }
+    return replace(
+        base,
+        headline=text,
+        dataset=text,
+        checkpoints=tuple(renamed.values()),
+        verdicts=(*base.verdicts, Verdict(text, text, "untrained", "FAIL", text)),
+        measurements=tuple(
+            replace(
+                m, checkpoint=renamed[m.checkpoint], note=text, metric=m.metric if i % 5 else text
+            )
+            for i, m in enumerate(base.measurements)
+        ),
+        differences=tuple(
+            replace(d, before=f"a{text}", after=f"b{text}", note=text) for d in base.differences
+        ),
+        probes=tuple(
+            replace(
+                p,
+                checkpoint=renamed[p.checkpoint],
+                attribute=text,
+                accuracy=None,
+                interval=None,
+                note=text,
+            )
+            for p in base.probes
+        ),
+        probe_differences=tuple(
+            replace(d, before=f"a{text}", after=f"b{text}", metric=f"probe:{text}")
+            for d in base.probe_differences
+        ),
+        skipped=({"id": text, "modality": text, "reason": text},),
+        provenance={
+            text: {text: [text, {text: text}]},
+            "checkpoints": [record],
+            "prompts": {text: text},
+            "commands": [text],
+        },
+    )
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
+    rows = tuple(
+        replace(r, text=text, id=text + r.id, labels={text: text}) for r in fixture.rows(6)
+    )
+    built = build(tmp_path, hostile_analysis(text), rows=rows, projection=fixture.projection(rows))
+    assert len(list(built.tree.iter("script"))) == 3
+    assert list(built.tree.iter("img")) == []
+    for element in built.tree.iter():
+        assert not [name for name in element.attrib if str(name).startswith("on")]
+    visible = " ".join("".join(built.tree.itertext()).split())
+    assert " ".join(text[:150].split()) in visible
+    assert len(built.text) < 4 * payload.MEGABYTE
+    assert "49 {%" not in visible
+    assert json.loads(unpacked(built))["map"]["rows"][0]["caption"] == text[:200] or len(text) > 200
+
+
+def test_plotly_text_from_data_is_escaped(tmp_path: Path) -> None:
+    built = build(tmp_path, hostile_analysis(HOSTILE[1]))
+    figures = json.dumps(json.loads(unpacked(built))["figures"])
+    assert "<img" not in figures
+    assert "&lt;img" in figures
+
+
+# ------------------------------------------------------------------------ size, same bytes
+
+
+def test_default_page_is_small(built: Built) -> None:
+    assert len(built.text.encode()) < 4 * payload.MEGABYTE
+
+
+def test_size_budget_warns_then_refuses() -> None:
+    payload.check_size({"plotly": 2_000_000})
+    with pytest.warns(UserWarning, match=r"12\.0 MB: media 10\.0 MB, plotly 2\.0 MB"):
+        payload.check_size({"plotly": 2_000_000, "media": 10_000_000})
+    with pytest.raises(GeomkitError, match=r"at most 25 MB, got 32\.0 MB \(media 30\.0 MB"):
+        payload.check_size({"plotly": 2_000_000, "media": 30_000_000})
+
+
+def test_same_analysis_same_bytes(tmp_path: Path, built: Built) -> None:
+    payload.packed_plotly.cache_clear()
+    folder = tmp_path / "again"
+    folder.mkdir()
+    rows = fixture.rows()
+    again = build(folder, rows=rows, media=fixture.previews(folder, rows), embed_media=True)
+    assert again.text == built.text
+    assert again.numbers == built.numbers
+
+
+def test_a_changed_number_changes_the_bytes(tmp_path: Path, built: Built) -> None:
+    analysis = fixture.analysis()
+    first = replace(analysis.measurements[4], value=0.5)
+    changed = build(tmp_path, replace(analysis, measurements=(first, *analysis.measurements[1:])))
+    assert changed.text != built.text
+
+
+# ------------------------------------------------------------------------------- thin runs
+
+
+def only(analysis: Analysis, **keep: tuple[str, ...]) -> Analysis:
+    """The records whose fields are among those kept."""
+
+    def kept(record: Any) -> bool:
+        return all(getattr(record, name, values[0]) in values for name, values in keep.items())
+
+    return replace(
+        analysis,
+        measurements=tuple(filter(kept, analysis.measurements)),
+        differences=tuple(filter(kept, analysis.differences)),
+    )
+
+
+def test_one_modality(tmp_path: Path) -> None:
+    analysis = replace(
+        only(fixture.analysis(), modality=("text",)),
+        modalities=("text",), pairs=(), probes=(), probe_differences=(),
+    )  # fmt: skip
+    rows = tuple(r for r in fixture.rows() if r.modality == "text")
+    words = build(tmp_path, analysis, rows=rows, projection=fixture.projection(rows)).words()
+    assert "No probe was run." in words
+
+
+def test_one_site(tmp_path: Path) -> None:
+    analysis = replace(only(fixture.analysis(), site=("final_norm",)), sites=("final_norm",))
+    built = build(tmp_path, analysis)
+    assert len(built.tree.xpath(".//*[starts-with(@id, 'layers-')]")) > 10
+    assert "The generative loss was not measured." in built.words()
+
+
+def test_one_checkpoint(tmp_path: Path) -> None:
+    base = fixture.analysis()
+    analysis = replace(
+        only(base, checkpoint=(fixture.BEFORE,)),
+        checkpoints=(fixture.BEFORE,), differences=(), probe_differences=(), verdicts=(),
+        probes=tuple(p for p in base.probes if p.checkpoint == fixture.BEFORE), headline="",
+    )  # fmt: skip
+    projection = fixture.projection()
+    alone = replace(
+        projection,
+        checkpoints=(fixture.BEFORE,),
+        sites=tuple(
+            replace(s, coordinates=None if s.coordinates is None else s.coordinates[:1])
+            for s in projection.sites
+        ),
+    )
+    built = build(tmp_path, analysis, projection=alone)
+    words = built.words()
+    assert "No verdict was made." in words
+    assert "Nothing can be compared: the run holds one checkpoint." in words
+    assert len(built.tree.xpath(".//*[@data-map]")) == 1
+    assert "after" not in [th.text for th in built.tree.iter("th")]
+
+
+def test_everything_not_run(tmp_path: Path) -> None:
+    base = fixture.analysis()
+    verdicts = tuple(replace(v, status="NOT RUN") for v in base.verdicts)
+    analysis = replace(
+        base, verdicts=verdicts, measurements=(), differences=(), probes=(), probe_differences=(),
+        skipped=(), provenance={},
+    )  # fmt: skip
+    words = build(tmp_path, analysis, projection=None, rows=()).words()
+    for sentence in (
+        "not judged",
+        "No difference was measured at the final norm.",
+        "Nothing was measured at the decoder's sites.",
+        "No projection was made, so there is no map.",
+        "No probe was run.",
+        "No training log is part of this run.",
+        "None: every sample was read.",
+    ):
+        assert sentence in words
+
+
+def test_three_samples(tmp_path: Path) -> None:
+    rows = fixture.rows(3)
+    built = build(tmp_path, rows=rows, projection=fixture.projection(rows))
+    assert built.numbers["map"]["shown"] == len(rows) == 6
+
+
+def test_no_site_can_be_mapped(tmp_path: Path) -> None:
+    projection = fixture.projection()
+    blank = replace(projection, sites=projection.sites[:1])
+    assert (
+        "No site can be mapped: all states are equal" in build(tmp_path, projection=blank).words()
+    )
+
+
+def test_no_checkpoint_at_all(tmp_path: Path) -> None:
+    empty = Analysis("s", "h", "", (), (), (), (), (), "", (), (), (), (), (), (), {})
+    assert "no checkpoint" in build(tmp_path, empty, projection=None, rows=()).words()
+
+
+# ------------------------------------------------------------------------------- map, media
+
+
+def test_coordinates_survive_packing(built: Built) -> None:
+    projection = fixture.projection()
+    stop = json.loads(unpacked(built))["map"]["sites"][-1]
+    site = projection.sites[-1].coordinates
+    assert site is not None
+    raw = np.frombuffer(base64.b64decode(stop["points"][1]), dtype="<u2").reshape(-1, 2)
+    back = (raw / 65535 * 2 - 1) * np.abs(site).max()
+    np.testing.assert_allclose(back, site[1], atol=float(np.abs(site).max()) / 60_000)
+
+
+def test_media_are_left_out_unless_asked(tmp_path: Path) -> None:
+    rows = fixture.rows(8)
+    built = build(
+        tmp_path,
+        rows=rows,
+        projection=fixture.projection(rows),
+        media=fixture.previews(tmp_path, rows),
+    )
+    own = json.loads(unpacked(built))["media"]
+    assert (own["sheet"], own["thumbnails"], own["sounds"]) == ("", {}, {})
+    assert "not embedded in this file" in built.words()
+
+
+def test_media_budget_counts_what_is_left_out(built: Built, tmp_path: Path) -> None:
+    counts = built.numbers["media"]
+    assert counts["thumbnails"] == 120
+    assert 0 < counts["sounds"] < 120
+    assert counts["sounds"] + counts["left_out"] == 120
+    rows = fixture.rows(4)
+    (tmp_path / "x.webp").write_bytes(b"not a picture")
+    (tmp_path / "x.wav").write_bytes(b"not a sound")
+    fake = {
+        (r.id, r.modality): tmp_path / ("x.wav" if r.modality == "audio" else "x.webp")
+        for r in rows
+    }
+    assert media.embed(rows, fake) == media.Media("", {}, {}, len(rows))
+
+
+def test_rows_of_another_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GeomkitError, match="rows without index 6"):
+        build(tmp_path, rows=fixture.rows(3), projection=fixture.projection())
+
+
+# ----------------------------------------------------------------------------------- files
+
+
+def test_another_json_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "analysis.json").write_text("{}")
+    with pytest.raises(GeomkitError, match=r"Expected analysis\.json to be free"):
+        write_report(fixture.analysis(), None, (), {}, tmp_path / "analysis.html")
+    assert (tmp_path / "analysis.json").read_text() == "{}"
+
+
+def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "report.html"
+    for _ in range(2):
+        assert write_report(fixture.analysis(), None, (), {}, out) == out
+    assert sorted(p.name for p in out.parent.iterdir()) == ["report.html", "report.json"]

@@ -1,0 +1,115 @@
+"""What each panel shows, before anything is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reports.book import Book, reach
+from reports.layers import SET_APART, layer_groups, runs, site_places
+from reports.static import ticks
+from reports.transfer import crosses, forest_panels
+from reports.verdicts import tallies
+from tests.reports import fixture
+
+
+@pytest.fixture
+def book() -> Book:
+    return Book(fixture.analysis())
+
+
+def test_final_norm_stands_apart() -> None:
+    places = site_places(("embed", "block_00", "block_01", "final_norm"))
+    assert places == (0.0, 1.0, 2.0, 2.0 + SET_APART)
+    assert site_places(("final_norm",)) == (0.0,)
+
+
+def test_a_gap_breaks_the_line_and_keeps_its_reason(book: Book) -> None:
+    panel = layer_groups(book)[0].panels[0]
+    broken = replace(panel, before=(*panel.before[:3], None, *panel.before[4:]))
+    lengths = [len(stretch) for stretch in runs(broken, broken.before)]
+    assert lengths == [2, 3, 1]  # blocks 0-1, blocks 3-5, final norm; embed has no value
+    assert panel.gaps == (("embed", fixture.EMBED_NOTE),)
+
+
+def test_every_transfer_axis_holds_zero_and_every_interval(book: Book) -> None:
+    panels = forest_panels(book)
+    assert len(panels) == len(fixture.GEOMETRY) + 3
+    for panel in panels:
+        ends = [
+            v for row in panel.rows for v in reach(row.difference.value, row.difference.interval)
+        ]
+        assert panel.low < min(0.0, *ends)
+        assert max(0.0, *ends) < panel.high
+
+
+def test_controls_have_their_own_panel_and_spoken_attributes_cross(book: Book) -> None:
+    *_, seen, heard, silent = forest_panels(book)
+    assert [p.control for p in (seen, heard, silent)] == [False, False, True]
+    names = {row.difference.metric.removeprefix("probe:") for row in silent.rows}
+    assert names == set(fixture.SILENT)
+    assert {row.difference.modality for row in silent.rows} == {"image->image", "audio->audio"}
+    spoken = [row.difference for row in (*seen.rows, *heard.rows)]
+    assert all(crosses(d.modality) for d in spoken)
+    assert {d.metric.removeprefix("probe:") for d in spoken} == set(fixture.SPOKEN)
+
+
+def test_a_control_that_moved_is_shown_wherever_it_did() -> None:
+    base = fixture.analysis()
+    moved = tuple(
+        replace(d, value=0.4, interval=fixture.around(0.4, 0.1))
+        if (d.metric, d.modality) == ("probe:tilt", "text->image")
+        else d
+        for d in base.probe_differences
+    )
+    *_, silent = forest_panels(Book(replace(base, probe_differences=moved)))
+    assert "text->image" in {row.difference.modality for row in silent.rows}
+
+
+def test_roles(book: Book) -> None:
+    assert book.role("mean_cosine", "text") == "trained"
+    assert book.role("mean_cosine", "image") == "untrained"
+    assert book.role("alignment", "image-text") == "untrained"
+    assert book.role("probe:tilt", "text->image") == "control"
+
+
+def test_the_panels_of_a_metric_share_their_range(book: Book) -> None:
+    for group in layer_groups(book):
+        assert len({(p.low, p.high) for p in group.panels}) == 1
+
+
+def test_a_far_chance_level_is_said_instead_of_drawn(book: Book) -> None:
+    groups = {g.metric: g for g in layer_groups(book)}
+    assert groups["effective_rank"].off_scale == 128.0
+    assert groups["effective_rank"].panels[0].high < 60
+    assert groups["mean_cosine"].off_scale is None
+    assert groups["mean_cosine"].panels[0].low < 0.0
+
+
+def test_tallies_count_only_what_was_judged(book: Book) -> None:
+    own = {(t.role, t.family): t for t in tallies(book.analysis.verdicts)}
+    audio = own["untrained", "audio"]
+    statuses = [status for status, _ in audio.statuses]
+    assert audio.passed == statuses.count("PASS")
+    assert audio.judged == sum(s in ("PASS", "FAIL", "WARN") for s in statuses) < len(statuses)
+    control = own["control", "audio"]
+    assert control.passed == control.judged == 4  # info says of a control that it stayed
+
+
+def test_a_third_checkpoint_is_compared_first_with_last() -> None:
+    base = fixture.analysis()
+    middle = tuple(replace(d, after="middle", value=99.0) for d in base.differences)
+    book = Book(
+        replace(
+            base, checkpoints=("base", "middle", "lco"), differences=(*middle, *base.differences)
+        )
+    )
+    assert all(d.value != 99.0 for d in book.differences.values())
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.9, 0.2), (0.001, 0.0042), (5.0, 5000.0)])
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    own = ticks(low, high)
+    assert 2 <= len(own) <= 6
+    assert all(low <= tick <= high for tick in own)
