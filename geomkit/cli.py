@@ -34,7 +34,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True)
+WIDE = 120  # columns of a table that no terminal limits
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -180,7 +181,7 @@ def analyze(run: RunPath = None, as_json: Json = False) -> None:
         out.print_json(written.read_text(encoding="utf-8"))
         return
     out.print(summary.verdict_table(analysis))
-    _lines((analysis.headline, f"analysis: {written}"))
+    _lines((*summary.probe_lines(analysis), "", analysis.headline, f"analysis: {written}"))
 
 
 @app.command()
@@ -203,7 +204,7 @@ def report(
     analysis = stages.analysis_of(opened)
     page = stages.report(opened, analysis, to, embed_media=embed_media)
     out.print(summary.verdict_table(analysis))
-    _lines((analysis.headline, f"report: {page}"))
+    _lines((*summary.probe_lines(analysis), "", analysis.headline, f"report: {page}"))
 
 
 @app.command()

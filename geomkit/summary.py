@@ -30,18 +30,27 @@ MARK: Mapping[Status, tuple[str, str]] = {
 
 def verdict_table(analysis: Analysis) -> Table:
     """Metric x modality: before, after, difference with interval, chance, status."""
-    table = Table(title=None, header_style="bold", pad_edge=False, box=None)
+    table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("metric", "modality", "role"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("before", "after", "difference [95 %]", "chance"):
-        table.add_column(name, justify="right")
-    table.add_column("status")
+        table.add_column(name, justify="right", no_wrap=name != "difference [95 %]")
+    table.add_column("status", no_wrap=True)
     for verdict in analysis.verdicts:
+        if verdict.metric == "probe":
+            continue  # several attributes in one verdict: `probe_lines` has the words
         mark, colour = MARK[verdict.status]
         numbers = _numbers(analysis, verdict.metric, verdict.modality)
         cells = (verdict.metric, verdict.modality, verdict.role, *numbers)
         table.add_row(*(Text(cell) for cell in cells), Text(mark, colour))
     return table
+
+
+def probe_lines(analysis: Analysis) -> Iterator[str]:
+    """What became readable, one line a direction: the probes' verdicts in words."""
+    for verdict in analysis.verdicts:
+        if verdict.metric == "probe":
+            yield f"{MARK[verdict.status][0]}  {verdict.sentence}"
 
 
 def _numbers(analysis: Analysis, metric: str, modality: str) -> tuple[str, str, str, str]:
