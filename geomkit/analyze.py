@@ -244,9 +244,17 @@ def _provenance(
         "checkpoints": [asdict(record) for record in records],
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "seed": seed,
+        "commands": list(_commands(run, records)),
         "intervals": "95 %, paired by sample and clustered by group; verdicts are Holm-corrected "
         "over all headline metrics and modalities at final_norm",
     }
+
+
+def _commands(run: Run, records: Sequence[CheckpointRecord]) -> Iterator[str]:
+    """What to type to make this run again, where checkpoints and data are where they were."""
+    named = (f"--ckpt {r.name}={r.source.partition(' (')[0]}" for r in records)
+    yield f"geomkit capture {' '.join(named)} --data {run.plan.dataset}"
+    yield "geomkit report"
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -45,7 +45,7 @@ RunPath = Annotated[Path | None, typer.Argument(help="Run folder; by default the
 def main() -> None:
     """Run a command; a user's mistake is one sentence and an exit code, never a traceback."""
     try:
-        app()
+        app(prog_name="geomkit")
     except GeomkitError as mistake:
         err.print(f"error: {mistake}", style="bold red", markup=False)
         sys.exit(mistake.exit_code)

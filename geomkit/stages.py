@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomkit.errors import CheckpointError
 from geomkit.store import Run, latest_run, open_run
 from geomkit.types import Analysis
 
@@ -113,7 +114,7 @@ def report(run: Run, analysis: Analysis, out: Path | None, *, embed_media: bool)
     from geomkit.projection import project
     from reports.page import write_report
 
-    media = {
+    media: dict[tuple[str, str], Path] = {
         (row.id, row.modality): path
         for row in run.plan.rows
         if (path := run.media(row.id, row.modality)) is not None
@@ -138,5 +139,16 @@ def _path(base: str) -> str:
 
 
 def _base_of(adapter: Path) -> str:
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    return str(config["base_model_name_or_path"])
+    """The base that an adapter names.
+
+    Raises:
+        CheckpointError: it is no adapter folder.
+    """
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(config["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError) as cause:
+        raise CheckpointError(
+            f"Expected an adapter folder with adapter_config.json, got {adapter}: name the folder "
+            "that `geomkit train` wrote."
+        ) from cause

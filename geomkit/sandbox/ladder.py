@@ -2,9 +2,10 @@
 
     python -m geomkit.sandbox.ladder OUT
 
-Each rung is a whole run with its own decay, not a snapshot of a longer one, so that rungs differ
-in nothing but length or width. `ladder.json` holds every rung's generative loss per modality on
-held-out combinations. All rungs together cost about as much as the model that ships, twice.
+Each rung is a whole run with its own decay, not a snapshot of a longer one, so rungs differ in
+nothing but length and width; the mix of modalities at a step is the same in all, so short rungs
+only see the first mix. `ladder.json` holds every rung's generative loss and accuracy per modality
+on held-out combinations. All rungs together cost about four times the model that ships.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from geomkit.sandbox.architecture import Size
 from geomkit.sandbox.pretrain import Pretraining, pretrain
 from geomkit.sandbox.ship import ship
 
-LENGTHS = (500, 1000, 2000, 3000, 4500)
+LENGTHS = (500, 1000, 2000, 3500, 5300)
 WIDTHS: dict[str, Size] = {"default": Size(), "narrow": architecture.NARROW}
 
 
