@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, exit code. The only module that knows every room.
+"""The command line: parse, call, print, exit code.
 
 stdout carries the result, stderr progress and errors. Exit codes: 0 ok, 1 a check failed, 2 usage,
 3 bad data or store, 4 a missing extra, 130 interrupted.

@@ -11,6 +11,8 @@ on held-out combinations. All rungs together cost about four times the model tha
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +22,30 @@ import typer
 from geomkit.sandbox import architecture
 from geomkit.sandbox.architecture import Size
 from geomkit.sandbox.pretrain import Pretraining, pretrain
-from geomkit.sandbox.ship import ship
+from geomkit.sandbox.ship import SCENES, ship
 
 LENGTHS = (500, 1000, 2000, 3500, 5300)
-WIDTHS: dict[str, Size] = {"default": Size(), "narrow": architecture.NARROW}
+SCHEDULE = Pretraining()
+WIDTHS: Mapping[str, Size] = {"default": Size(), "narrow": architecture.NARROW}
 
 
-def climb(out: Path, lengths: tuple[int, ...] = LENGTHS) -> list[dict[str, Any]]:
+def climb(
+    out: Path,
+    lengths: Sequence[int] = LENGTHS,
+    widths: Mapping[str, Size] = WIDTHS,
+    *,
+    schedule: Pretraining = SCHEDULE,
+    scenes: int = SCENES,
+) -> list[dict[str, Any]]:
     """Pretrain and measure every rung that is not there yet; returns the ladder's records."""
     rungs = []
-    for width, size in WIDTHS.items():
+    for width, size in widths.items():
         for steps in lengths:
             work, folder = out / f"{width}-{steps:05d}-work", out / f"{width}-{steps:05d}"
             if not (folder / "mastery.json").exists():
-                pretrain(work, Pretraining(steps=steps, evaluate_every=steps), size)
-                ship(work / f"snapshot-{steps:05d}.pt", work / "pretraining.jsonl", folder, size)
+                pretrain(work, replace(schedule, steps=steps, evaluate_every=steps), size)
+                snapshot, log = work / f"snapshot-{steps:05d}.pt", work / "pretraining.jsonl"
+                ship(snapshot, log, folder, size, scenes=scenes)
             mastery = json.loads((folder / "mastery.json").read_text())
             rungs.append({"width": width, "path": folder.name, **mastery})
             (out / "ladder.json").write_text(json.dumps(rungs, indent=1) + "\n")

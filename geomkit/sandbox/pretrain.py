@@ -53,6 +53,7 @@ class Pretraining:
     mixes: tuple[Mix, ...] = (Mix(0, 10, 18, 12), Mix(2000, 16, 12, 20), Mix(3250, 6, 14, 28))
     seed: int = 0
     evaluate_every: int = 250
+    evaluation_scenes: int = 120
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: warm up, hold, decay to zero."""
@@ -138,7 +139,10 @@ def _loop(
             seconds = round((time.perf_counter() - started) / (done - first), 3)
             _note(log, {"step": done, "loss": round(smooth, 4), "seconds_a_step": seconds})
         if done % schedule.evaluate_every == 0 or done == schedule.steps:
-            _note(log, {"step": done, **evaluate(model, "validation", scenes=120)})
+            _note(
+                log,
+                {"step": done, **evaluate(model, "validation", scenes=schedule.evaluation_scenes)},
+            )
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**state, "step": done}, out / f"snapshot-{done:05d}.pt")
 
