@@ -55,7 +55,7 @@ def _measured(name: str, modality: str, change: Mapping[str, Any], at: str) -> M
         site=SITE,
         modality=modality,
         value=float(change[at]),
-        interval=None,  # training keeps the paired interval only
+        interval=_interval(change.get(f"{at}_interval")),
         chance=None,
         better="lower",
         n=int(change["n"]),
@@ -67,14 +67,7 @@ def _measured(name: str, modality: str, change: Mapping[str, Any], at: str) -> M
 def _difference(names: tuple[str, str], modality: str, change: Mapping[str, Any]) -> Difference:
     """The interval is a field of its own, or the bounds lie in the difference."""
     bounds = change.get("interval") or change.get("difference")
-    interval = None
-    if isinstance(bounds, Mapping):
-        interval = Interval(
-            low=float(bounds["low"]),
-            high=float(bounds["high"]),
-            level=float(bounds.get("level", 0.95)),
-            method=str(bounds.get("method", "")),
-        )
+    interval = _interval(bounds)
     return Difference(
         metric=METRIC,
         before=names[0],
@@ -86,4 +79,16 @@ def _difference(names: tuple[str, str], modality: str, change: Mapping[str, Any]
         better="lower",
         n=int(change["n"]),
         note=str(change.get("note", "")),
+    )
+
+
+def _interval(bounds: object) -> Interval | None:
+    """An interval from a record, or None where it keeps none."""
+    if not isinstance(bounds, Mapping):
+        return None
+    return Interval(
+        low=float(bounds["low"]),
+        high=float(bounds["high"]),
+        level=float(bounds.get("level", 0.95)),
+        method=str(bounds.get("method", "")),
     )

@@ -46,9 +46,11 @@ class GenerationChange:
     before: float
     after: float
     difference: float
-    interval: Interval | None
+    interval: Interval | None  # of the difference
     instruction: str
     note: str = ""
+    before_interval: Interval | None = None
+    after_interval: Interval | None = None
 
 
 def generative_losses(
@@ -127,20 +129,27 @@ def target_losses(logits: Tensor, ids: Tensor, mask: Tensor, targets: Sequence[i
 
 def _change(before: Losses, after: Losses) -> GenerationChange:
     moved = after.values - before.values
-    mean = float(moved.mean())
     clusters = np.unique(np.array(before.groups), return_inverse=True)[1].astype(np.int64)
-    few = int(clusters.max()) < 1
-    estimate = None if few else statistics.from_rows(mean, moved - mean, clusters)
     return GenerationChange(
         modality=before.modality,
         n=len(moved),
         before=float(before.values.mean()),
         after=float(after.values.mean()),
-        difference=mean,
-        interval=None if estimate is None else statistics.interval(estimate),
+        difference=float(moved.mean()),
+        interval=_interval(moved, clusters),
         instruction=before.instruction,
-        note="one group: no interval" if few else "",
+        note="one group: no interval" if _interval(moved, clusters) is None else "",
+        before_interval=_interval(before.values, clusters),
+        after_interval=_interval(after.values, clusters),
     )
+
+
+def _interval(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> Interval | None:
+    """95 % interval of a mean over groups; None for a single group."""
+    if int(clusters.max()) < 1:
+        return None
+    mean = float(values.mean())
+    return statistics.interval(statistics.from_rows(mean, values - mean, clusters))
 
 
 def _losses(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.nn import functional
 
 from geomkit.errors import TrainingError
@@ -130,3 +131,17 @@ def test_losses_of_other_samples_are_not_compared(
     )
     with pytest.raises(TrainingError, match="same samples before and after"):
         generative_change(one, other)
+
+
+def test_every_mean_has_its_own_interval(loaded: Loaded, held_out: tuple[Sample, ...]) -> None:
+    """Student's t over groups, written out: n > 2 groups of one sample each."""
+    (losses,) = generative_losses(
+        loaded.model, loaded.processor, [replace(s, image=None, audio=None) for s in held_out]
+    )
+    change = generative_change([losses], [losses])[0]
+    n = len(losses.values)
+    half = stats.t.ppf(0.975, n - 1) * losses.values.std(ddof=1) / n**0.5
+    for interval in (change.before_interval, change.after_interval):
+        assert interval is not None
+        assert (interval.low + interval.high) / 2 == pytest.approx(change.before)
+        assert (interval.high - interval.low) / 2 == pytest.approx(half)
