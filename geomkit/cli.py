@@ -7,6 +7,7 @@ stdout carries the result, stderr progress and errors. Exit codes: 0 ok, 1 a che
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,6 +45,7 @@ RunPath = Annotated[Path | None, typer.Argument(help="Run folder; by default the
 
 def main() -> None:
     """Run a command; a user's mistake is one sentence and an exit code, never a traceback."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own bars, one for each loading
     try:
         app(prog_name="geomkit")
     except GeomkitError as mistake:
@@ -89,7 +91,8 @@ def train(
     """
     from geomkit import stages, summary
 
-    record = stages.train(ckpt, pairs, to, preset=preset, **given)
+    with progress(err) as shown:
+        record = stages.train(ckpt, pairs, to, shown, preset=preset, **given)
     if as_json:
         out.print_json(record.to_json())
     else:

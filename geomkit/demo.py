@@ -41,7 +41,8 @@ def demonstrate(folder: Path, out: Console, err: Console) -> None:
 
     mastery = json.loads((sandbox.checkpoint_path("base") / "mastery.json").read_text())
     with stage("train", "text pairs only, adapter in the decoder only"):
-        trained = stages.train("base", "sandbox", folder / "lco", preset=None)
+        with progress(err) as report:
+            trained = stages.train("base", "sandbox", folder / "lco", report, preset=None)
         _say(err, summary.training_lines(trained))
     with stage("merge", "the decoder goes back into the full model"):
         merged = stages.merge(folder / "lco", "", folder / "lco-merged")

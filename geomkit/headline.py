@@ -47,7 +47,9 @@ def headline(verdicts: Sequence[Verdict], measurements: Sequence[Measurement]) -
     clauses = _clauses(taught, spread, ends, _CHANGED)
     clauses += _clauses(unseen, spread, ends, _TRANSFERRED if carried else _CHANGED)
     told = "; ".join(clauses) or "isotropy not measured"
-    return " ".join([f"{subject}: {told}.", *_retrieval(verdicts), *_controls(verdicts)])
+    return " ".join(
+        [f"{subject}: {told}.", *_retrieval(verdicts), *_price(verdicts), *_controls(verdicts)]
+    )
 
 
 def _isotropy(verdicts: Sequence[Verdict], modality: str) -> Status:
@@ -96,6 +98,12 @@ def _retrieval(verdicts: Sequence[Verdict]) -> list[str]:
         if wanted in status.values()
     ]
     return [f"Retrieval is {'; '.join(clauses)}."] if clauses else []
+
+
+def _price(verdicts: Sequence[Verdict]) -> list[str]:
+    """What it cost: the modalities in which the model generates clearly worse."""
+    worse = [v.modality for v in verdicts if (v.metric, v.status) == ("generative_loss", "FAIL")]
+    return [f"Generation got worse in {listed(worse)}."] if worse else []
 
 
 def _controls(verdicts: Sequence[Verdict]) -> list[str]:

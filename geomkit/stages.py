@@ -23,7 +23,9 @@ REPORT = "report.html"
 CAPTIONS = 120  # held-out scenes of each kind that the generative loss is measured on
 
 
-def train(base: str, pairs: str, out: Path, *, preset: str | None, **given: Any) -> TrainingRecord:
+def train(
+    base: str, pairs: str, out: Path, report: Report, *, preset: str | None, **given: Any
+) -> TrainingRecord:
     """Train a text-only adapter of `base`; sandbox pairs bring the sandbox recipe and its check.
 
     With sandbox pairs the generative loss is measured on held-out scenes before and after.
@@ -31,15 +33,23 @@ def train(base: str, pairs: str, out: Path, *, preset: str | None, **given: Any)
     from geomkit import sandbox
     from geomkit.training import TrainConfig, load_pairs
     from geomkit.training import train as train_adapter
+    from geomkit.training.generation import NO_CAPTIONS, Captions
 
     own = pairs.partition(":")[0] == SANDBOX
     config = TrainConfig.of(preset or (SANDBOX if own else "lco-text"), **given)
-    asked: dict[str, Any] = {}
+    captions = NO_CAPTIONS
     if own:
         scenes = sandbox.samples("test", images=CAPTIONS, sounds=CAPTIONS)
-        answers = sandbox.paraphrases(scenes)
-        asked = {"held_out": scenes, "instructions": sandbox.INSTRUCTIONS, "answers": answers}
-    return train_adapter(config, _path(base), load_pairs(pairs), out, source=_source(base), **asked)
+        captions = Captions(scenes, sandbox.INSTRUCTIONS, sandbox.paraphrases(scenes))
+    return train_adapter(
+        config,
+        _path(base),
+        load_pairs(pairs),
+        out,
+        source=_source(base),
+        captions=captions,
+        progress=report,
+    )
 
 
 def merge(adapter: Path, base: str, out: Path) -> MergeRecord:

@@ -262,3 +262,12 @@ def test_joint_and_listed():
     assert joint([]) == "NOT RUN"
     assert listed([]) == "none"
     assert listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_the_headline_names_the_price():
+    """A model that generates worse afterwards is said to, whatever its geometry gained."""
+    spread = change("mean_cosine", "text", -0.5)
+    worse = change("generative_loss", "audio", 0.4, site="lm_head", better="lower")
+    told = [judge(spread, worse)[1], judge(spread)[1]]
+    assert "Generation got worse in audio." in told[0]
+    assert "Generation" not in told[1]

@@ -8,6 +8,7 @@ relative to the full generative model, and a load that leaves one tensor behind 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -37,7 +38,10 @@ def adapt(model: nn.Module, config: TrainConfig) -> PeftModel:
         target_modules=target_pattern(model, config.targets),
         bias="none",
     )
-    adapted = cast("PeftModel", get_peft_model(model, lora))
+    with warnings.catch_warnings():
+        # peft reads a property of every model that transformers has renamed
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        adapted = cast("PeftModel", get_peft_model(model, lora))
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             # Adam at these learning rates loses most updates in bfloat16.

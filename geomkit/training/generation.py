@@ -7,7 +7,7 @@ measured where the model is asked to describe: nats a token of the reference cap
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,18 @@ from geomkit.types import MODALITIES, Interval, Modality, Sample
 
 DESCRIBE: Mapping[Modality, str] = {m: f"\nDescribe the above {m}:" for m in MODALITIES}
 """Instruction after the content, by modality."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captions:
+    """Held-out samples, how to ask for their captions, and what to answer instead, by id."""
+
+    samples: Sequence[Sample] = ()
+    instructions: Mapping[Modality, str] = field(default_factory=lambda: DESCRIBE)
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_CAPTIONS = Captions()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,13 +6,12 @@ are the scope, the prompt, the mask on false negatives and the proof.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,15 +33,25 @@ from geomkit.training.adapter import adapt, adapter_digest, save_adapter
 from geomkit.training.columns import dataset
 from geomkit.training.config import TrainConfig
 from geomkit.training.embedder import DecoderEmbedder
-from geomkit.training.generation import DESCRIBE, Losses, generative_change, generative_losses
+from geomkit.training.generation import (
+    NO_CAPTIONS,
+    Captions,
+    Losses,
+    generative_change,
+    generative_losses,
+)
 from geomkit.training.loss import MaskedRankingLoss
 from geomkit.training.pairs import PairSet, TextPair, fingerprint
 from geomkit.training.record import RECORD, SCHEMA, Step, TrainingRecord
 from geomkit.training.scope import assert_scope, region_hashes
-from geomkit.types import Modality, Sample
 
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
-_LOG = logging.getLogger(__name__)
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and how much there is."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
@@ -55,9 +64,10 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
 class _Recorder(TrainerCallback):  # type: ignore[misc]  # untyped
     """Collects one `Step` per optimiser step."""
 
-    def __init__(self, loss: MaskedRankingLoss, total: int) -> None:
+    def __init__(self, loss: MaskedRankingLoss, total: int, progress: Progress) -> None:
         self.loss = loss
         self.total = total
+        self.progress = progress
         self.steps: list[Step] = []
         self.started = 0.0
 
@@ -87,8 +97,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]  # untyped
                 seconds=round(seconds, 4),
             )
         )
-        if state.global_step % max(1, self.total // 10) == 0:
-            _LOG.info("step %d/%d loss %.4f", state.global_step, self.total, logs["loss"])
+        self.progress("train", state.global_step, self.total)
 
 
 def train(
@@ -97,15 +106,13 @@ def train(
     pairs: Sequence[TextPair],
     out: Path,
     *,
-    held_out: Sequence[Sample] = (),
-    instructions: Mapping[Modality, str] = DESCRIBE,
-    answers: Mapping[str, str] | None = None,
+    captions: Captions = NO_CAPTIONS,
     source: str = "",
+    progress: Progress = _silent,
 ) -> TrainingRecord:
     """Train an adapter of `base` on `pairs`; write adapter and `training.json` to `out`.
 
-    `held_out` samples with a caption give the generative loss before and after, per modality, when
-    asked with `instructions`; `answers` (by id) take the place of their own captions.
+    Held-out `captions` give the generative loss before and after, per modality.
     `source` is the name of the base to record when its path should not be.
 
     Raises:
@@ -122,12 +129,16 @@ def train(
 
     def losses() -> tuple[Losses, ...]:
         return generative_losses(
-            adapted, processor, held_out, instructions=instructions, answers=answers
+            adapted,
+            processor,
+            captions.samples,
+            instructions=captions.instructions,
+            answers=captions.answers,
         )
 
     spoke = losses()
     started = time.perf_counter()
-    steps = fit(config, checkpoint, processor, pairs)
+    steps = fit(config, checkpoint, processor, pairs, progress)
     seconds = time.perf_counter() - started
     after = region_hashes(adapted)
     _prove(before, after, changed=adapter_digest(adapted) != fresh)
@@ -165,7 +176,11 @@ def train(
 
 
 def fit(
-    config: TrainConfig, checkpoint: Checkpoint, processor: Processor, pairs: Sequence[TextPair]
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    processor: Processor,
+    pairs: Sequence[TextPair],
+    progress: Progress = _silent,
 ) -> tuple[Step, ...]:
     """Run the optimiser over the pairs; the decoder's trainable parameters change in place.
 
@@ -186,7 +201,8 @@ def fit(
             train_dataset=dataset(pairs, mask_equal=config.mask_equal),
             loss=loss,
         )
-        recorder = _Recorder(loss, config.steps or round(config.epochs * len(pairs) / config.batch))
+        total = config.steps or round(config.epochs * len(pairs) / config.batch)
+        recorder = _Recorder(loss, total, progress)
         trainer.add_callback(recorder)
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
         trainer.train()

@@ -15,6 +15,7 @@ from geomkit.errors import TrainingError, UsageError
 from geomkit.training import trainer
 from geomkit.training.adapter import load_adapter
 from geomkit.training.config import TrainConfig
+from geomkit.training.generation import Captions
 from geomkit.training.pairs import PairSet, TextPair
 from geomkit.training.record import TrainingRecord
 from geomkit.training.scope import region_hashes
@@ -36,7 +37,8 @@ def trained(
     out = tmp_path_factory.mktemp("trained") / "adapter"
     rows = PairSet("rows", pairs, {"duplicate": 2})
     answers = {held_out[0].id: "a red circle"}
-    return train(quick, base, rows, out, held_out=held_out, answers=answers, source="tiny"), out
+    captions = Captions(held_out, answers=answers)
+    return train(quick, base, rows, out, captions=captions, source="tiny"), out
 
 
 def test_the_adapter_changed_and_nothing_else_did(trained: Trained) -> None:
