@@ -93,6 +93,20 @@ def analyze_run(
     )
 
 
+def stored_analysis(run: Run) -> Analysis | None:
+    """The analysis in the run folder, if it was made from this plan and these weights."""
+    if not (run.path / "analysis.json").is_file():
+        return None
+    stored = run.read_analysis()
+    of = tuple((r["name"], r["weights_sha"]) for r in stored.provenance.get("checkpoints", ()))
+    return stored if (stored.plan_hash, of) == (run.plan.hash, weights(complete(run))) else None
+
+
+def weights(records: Sequence[CheckpointRecord]) -> tuple[tuple[str, str], ...]:
+    """Name and hash of the weights of every checkpoint, in capture order."""
+    return tuple((record.name, record.weights_sha) for record in records)
+
+
 def measure(
     run: Run, *, sites: Sequence[str] | None = None, pooling: str | None = None
 ) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:

@@ -12,14 +12,14 @@ errors add up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from geomkit import estimates
-from geomkit.analyze import analyze_run, complete
+from geomkit.analyze import analyze_run, complete, stored_analysis, weights
 from geomkit.compare import SITE, listed, number
 from geomkit.errors import CheckFailed, DegenerateInput, UsageError
 from geomkit.geometry.rows import as_rows, on_host
@@ -123,35 +123,15 @@ def assert_isotropic(
 def analysis_of(run: Run) -> Analysis:
     """The analysis stored with a run when it still fits, else a fresh one without probes.
 
-    It fits when it was made from the same plan and the same weights. A fresh one is kept for the
-    next assertion on the same run, and not written.
+    A fresh one is kept for the next assertion on the same run, and not written.
     """
-    records = [asdict(record) for record in complete(run)]
-    version = _Version(run.path, run.plan.hash, _weights(records))
-    if (run.path / "analysis.json").is_file():
-        stored = run.read_analysis()
-        made_from = _weights(stored.provenance.get("checkpoints", ()))
-        if (stored.plan_hash, made_from) == (version.plan_hash, version.weights):
-            return stored
-    return _measure_run(version)
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """What a run folder held when it was measured."""
-
-    path: Path
-    plan_hash: str
-    weights: tuple[tuple[str, ...], ...]
-
-
-def _weights(records: Sequence[Mapping[str, str]]) -> tuple[tuple[str, ...], ...]:
-    return tuple((r["name"], r["weights_sha"], r["adapter_sha"]) for r in records)
+    return stored_analysis(run) or _measured(run.path, run.plan.hash, weights(complete(run)))
 
 
 @lru_cache(maxsize=2)
-def _measure_run(version: _Version) -> Analysis:
-    return analyze_run(open_run(version.path))
+def _measured(path: Path, _plan_hash: str, _weights: tuple[tuple[str, str], ...]) -> Analysis:
+    """What a run folder holds; measured again when its plan or its weights are others."""
+    return analyze_run(open_run(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +227,14 @@ def _measure_states(states: Any) -> Measurement:
 
 def _change(analysis: Analysis, metric: str, site: str, modality: str) -> Difference:
     """The change of the last checkpoint against the first."""
+    __tracebackhide__ = True
     after = analysis.checkpoints[-1]
     known = [d for d in (*analysis.differences, *analysis.probe_differences) if d.after == after]
     for d in known:
         if (d.metric, d.site, d.modality) == (metric, site, modality):
             return d
-    raise UsageError(_absent(f"change of {metric}@{site} {modality}", known))
+    named = [d for d in known if d.metric == metric] or known
+    raise UsageError(_absent(f"change of {metric}@{site} {modality}", named))
 
 
 def _find(analysis: Analysis, site: str, modality: str, checkpoint: str) -> Measurement:

@@ -9,7 +9,7 @@ A shard with a receipt is done; any other is captured again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,11 @@ from geomkit.forward import Towers, states
 from geomkit.plans import CaptureConfig, build_plan, by_id, shard_batches
 from geomkit.previews import preview
 from geomkit.processing import Processor, load_processor
+from geomkit.progress import Progress, silent
 from geomkit.store import Run, ShardRows, create_run
 from geomkit.types import Plan, Sample
 
 __all__ = ["CaptureConfig", "Progress", "capture_run"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, how much of it is done, and how much there is."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +53,7 @@ def capture_run(
     config: CaptureConfig,
     *,
     dataset: str = "samples",
-    progress: Progress = _silent,
+    progress: Progress = silent,
     engine: Engine = inline,
 ) -> Run:
     """Capture every checkpoint over the samples into the run folder `out`; resumes what is there.

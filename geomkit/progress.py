@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
-Report = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and how much there is."""
 
 
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Says nothing: the default in Python."""
+
+
 @contextmanager
-def progress(console: Console) -> Iterator[Report]:
-    """A `Report` that draws on `console` while the block runs."""
+def progress(console: Console) -> Iterator[Progress]:
+    """A `Progress` that draws on `console` while the block runs."""
     if not console.is_terminal:
         yield _lines(console)
         return
@@ -25,11 +30,11 @@ def progress(console: Console) -> Iterator[Report]:
         TextColumn("{task.completed}/{task.total} {task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Bars(*columns, console=console, transient=True) as bars:
         yield _bars(bars)
 
 
-def _bars(bars: Progress) -> Report:
+def _bars(bars: Bars) -> Progress:
     tasks: dict[str, TaskID] = {}
     started: dict[str, float] = {}
 
@@ -44,7 +49,7 @@ def _bars(bars: Progress) -> Report:
     return report
 
 
-def _lines(console: Console) -> Report:
+def _lines(console: Console) -> Progress:
     said: dict[str, int] = {}
 
     def report(stage: str, done: int, total: int) -> None:

@@ -6,7 +6,7 @@ Each stage reads what the one before wrote, so each can be run alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from geomkit.store import Run, latest_run, open_run
 from geomkit.types import Analysis
 
 if TYPE_CHECKING:
-    from geomkit.progress import Report
+    from geomkit.progress import Progress
     from geomkit.training import MergeRecord, TrainingRecord
 
 SANDBOX = "sandbox"
@@ -24,7 +24,7 @@ CAPTIONS = 120  # held-out scenes of each kind that the generative loss is measu
 
 
 def train(
-    base: str, pairs: str, out: Path, report: Report, *, preset: str | None, **given: Any
+    base: str, pairs: str, out: Path, report: Progress, *, preset: str | None, **given: Any
 ) -> TrainingRecord:
     """Train a text-only adapter of `base`; sandbox pairs bring the sandbox recipe and its check.
 
@@ -64,7 +64,9 @@ def merge(adapter: Path, base: str, out: Path) -> MergeRecord:
     )
 
 
-def capture(checkpoints: Sequence[str], data: str, out: Path, report: Report, **given: Any) -> Run:
+def capture(
+    checkpoints: Sequence[str], data: str, out: Path, report: Progress, **given: Any
+) -> Run:
     """Capture checkpoints over samples; previews are kept for the sandbox, whose media are made."""
     from geomkit.capture import CaptureConfig, capture_run
     from geomkit.checkpoints import CheckpointSpec
@@ -103,20 +105,10 @@ def analyze(run: Run) -> Analysis:
 
 
 def analysis_of(run: Run) -> Analysis:
-    """The analysis in the run folder, or a new one when it is missing or of other checkpoints."""
-    complete = tuple(r for r in run.checkpoints() if run.complete(r.name))
-    if (run.path / "analysis.json").exists():
-        known = run.read_analysis()
-        same = _weights(known.provenance) == {r.name: r.weights_sha for r in complete}
-        if known.plan_hash == run.plan.hash and same:
-            return known
-    return analyze(run)
+    """The analysis in the run folder, or a new one when it is missing or of something else."""
+    from geomkit.analyze import stored_analysis
 
-
-def _weights(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Checkpoint name -> hash of its weights, as an analysis recorded them."""
-    records = provenance.get("checkpoints", ())
-    return {record["name"]: record["weights_sha"] for record in records}
+    return stored_analysis(run) or analyze(run)
 
 
 def report(run: Run, analysis: Analysis, out: Path | None, *, embed_media: bool) -> Path:

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from geomkit.checkpoints import Checkpoint, load_checkpoint
 from geomkit.errors import TrainingError
 from geomkit.processing import Processor, load_processor
+from geomkit.progress import Progress, silent
 from geomkit.prompts import control_tokens, prompts
 from geomkit.training.adapter import adapt, adapter_digest, save_adapter
 from geomkit.training.columns import dataset
@@ -46,12 +47,6 @@ from geomkit.training.record import RECORD, SCHEMA, Step, TrainingRecord
 from geomkit.training.scope import assert_scope, region_hashes
 
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, how much of it is done, and how much there is."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
@@ -108,7 +103,7 @@ def train(
     *,
     captions: Captions = NO_CAPTIONS,
     source: str = "",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> TrainingRecord:
     """Train an adapter of `base` on `pairs`; write adapter and `training.json` to `out`.
 
@@ -180,7 +175,7 @@ def fit(
     checkpoint: Checkpoint,
     processor: Processor,
     pairs: Sequence[TextPair],
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> tuple[Step, ...]:
     """Run the optimiser over the pairs; the decoder's trainable parameters change in place.
 
