@@ -79,7 +79,9 @@ def mutual_knn_without(
     where the caller has them.
     """
     largest = int(np.bincount(folds).max())
-    _require_enough(*sides, k, code, leave_out=largest)
+    # One more than k must remain: where all others are neighbours the share is 1 whatever the
+    # data, every fold says the same, and the jackknife would call that certain.
+    _require_enough(*sides, k, code, leave_out=largest + 1)
     out = np.arange(-1, folds.max() + 1)  # fold -1 does not exist: nothing left out
     total = np.zeros(len(out))
     blocks = [similarity_blocks(u, u, c) for u, c in zip(sides, cosines, strict=True)]
@@ -150,7 +152,8 @@ def _require_enough(u: Array, v: Array, k: int, code: NDArray[np.int64], leave_o
         raise UsageError(f"Expected k of at least 1, got {k}.")
     others = u.shape[0] - int(np.bincount(code).max()) - leave_out
     if others < k:
+        spare = f", with {leave_out} to spare for the interval" if leave_out else ""
         raise DegenerateInput(
-            f"Expected at least k = {k} rows of other groups for every row, got {max(others, 0)} "
-            f"of {u.shape[0]} rows; give more samples or a smaller k."
+            f"Expected at least k = {k} rows of other groups for every row{spare}, got "
+            f"{max(others, 0)} of {u.shape[0]} rows; give more samples or a smaller k."
         )

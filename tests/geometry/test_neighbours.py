@@ -86,6 +86,16 @@ def test_without_a_fold_equals_computing_on_the_rest(ties):
     assert got == pytest.approx(want, abs=1e-12)
 
 
+def test_no_interval_where_all_others_are_neighbours():
+    """Without one of k + 2 rows everything is a neighbour: no fold says anything."""
+    rng = np.random.default_rng(2)
+    sides = [directions(rng.standard_normal((13, 6))) for _ in range(2)]
+    with pytest.raises(DegenerateInput, match="2 to spare for the interval, got 9 of 12 rows"):
+        mutual_knn_without((sides[0][:12], sides[1][:12]), 10, np.arange(12), np.arange(12))
+    left = mutual_knn_without((sides[0], sides[1]), 10, np.arange(13), np.arange(13))
+    assert np.ptp(left[1:]) > 0
+
+
 def test_too_few_rows_for_k():
     with pytest.raises(DegenerateInput, match="k = 10 rows of other groups"):
         mutual_knn(np.eye(8), np.eye(8))
