@@ -21,7 +21,7 @@ from geomkit.errors import GeomkitError
 from geomkit.options import options
 from geomkit.plans import CaptureConfig
 from geomkit.progress import progress
-from geomkit.training.config import TrainConfig
+from geomkit.training.config import PRESETS, TrainConfig
 
 if TYPE_CHECKING:
     from geomkit.store import Run
@@ -72,7 +72,7 @@ def root(
 
 
 @app.command()
-@options(TrainConfig, skip=("preset",), panel="Recipe (overrides the preset)")
+@options(TrainConfig, skip=("preset",), panel="Recipe (overrides the preset)", presets=PRESETS)
 def train(
     ckpt: Annotated[str, typer.Option(help="Base checkpoint: folder, hub id or `base`.")] = "base",
     pairs: Annotated[
@@ -124,7 +124,7 @@ def merge(
 
 
 @app.command()
-@options(CaptureConfig, panel="Capture")
+@options(CaptureConfig, panel="Capture", presets={SANDBOX: {"previews": True}})
 def capture(
     ckpt: Annotated[
         list[str],

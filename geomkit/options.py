@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -15,12 +15,16 @@ import typer
 
 
 def options(
-    config: type, *, skip: tuple[str, ...] = (), panel: str = "Options"
+    config: type,
+    *,
+    skip: tuple[str, ...] = (),
+    panel: str = "Options",
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[..., Any]:
     """Decorator: replaces a command's `**given` by one option per field of `config`.
 
     An option that is not typed stays out of `given`, so a preset below it keeps its value. The
-    help shows the field's default.
+    help shows the field's default, and by name what each of `presets` has instead.
     """
     hints = get_type_hints(config)
     shown = [f for f in fields(config) if f.name not in skip]
@@ -33,7 +37,7 @@ def options(
 
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        extra = [_parameter(f, hints[f.name], panel) for f in shown]
+        extra = [_parameter(f, hints[f.name], panel, presets or {}) for f in shown]
         parameters = [*own, *extra]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -43,11 +47,18 @@ def options(
     return decorate
 
 
-def _parameter(field: Field[Any], hint: Any, panel: str) -> inspect.Parameter:
-    text = f"{field.metadata.get('help', field.name)} [default: {_default(field)}]"
+def _parameter(
+    field: Field[Any], hint: Any, panel: str, presets: Mapping[str, Mapping[str, Any]]
+) -> inspect.Parameter:
+    own = [f"{name}: {_shown(p[field.name])}" for name, p in presets.items() if field.name in p]
     flag = "--" + field.name.replace("_", "-")
     names = (f"{flag}/--no-{flag[2:]}",) if hint is bool else (flag,)
-    option = typer.Option(*names, help=text, show_default=False, rich_help_panel=panel)
+    option = typer.Option(
+        *names,
+        help=field.metadata.get("help", field.name),
+        show_default="; ".join([_default(field), *own]),
+        rich_help_panel=panel,
+    )
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -70,4 +81,11 @@ def _default(field: Field[Any]) -> str:
         value = field.default_factory()
     else:
         return "required"
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """A value as one would type it, or say it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return ", ".join(value) or "none" if isinstance(value, tuple) else str(value) or "none"

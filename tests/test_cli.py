@@ -56,6 +56,22 @@ def test_config_fields_are_options_with_their_own_help(geomkit) -> None:  # type
 
 
 @pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("capture", ["[default: (8)]", "[default: (last, mean)]", "[default: (off; sandbox: on)]"]),
+        ("train", ["[default: (64; sandbox: 16)]", "[default: (cosine)]"]),
+    ],
+)
+def test_the_help_shows_defaults_and_what_presets_change(  # type: ignore[no-untyped-def]
+    geomkit, monkeypatch: pytest.MonkeyPatch, command: str, shown: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = geomkit(command, "--help")
+    for default in shown:
+        assert default in out
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
         (("capture", "--ckpt", "bsae"), 3, "near names: base"),
