@@ -214,13 +214,13 @@ def _spoken_verdicts(
         found = {d.metric.removeprefix("probe:"): _status(d, p) for d in tests}
         better = [name for name, status in found.items() if status == "PASS"]
         worse = [name for name, status in found.items() if status == "FAIL"]
-        sentence = (
-            f"probes {direction} of the spoken attributes ({listed(list(found))}): clearly better "
-            f"for {listed(better)}; clearly worse for {listed(worse)}."
-        )
-        yield Verdict(
-            "probe", direction, _role(direction, trained), joint(found.values()), sentence
-        )
+        status = joint(found.values())
+        told = f"clearly better for {listed(better)}; clearly worse for {listed(worse)}"
+        if status == "NOT RUN":
+            reason = next((d.note for d in tests if d.note), "no reason given")
+            told = f"not measured ({reason.rstrip('.')})"
+        sentence = f"probes {direction} of the spoken attributes ({listed(list(found))}): {told}."
+        yield Verdict("probe", direction, _role(direction, trained), status, sentence)
 
 
 def _control_verdicts(
@@ -261,7 +261,7 @@ def _captions_tell(result: ProbeResult) -> bool:
     """Does a text probe of an unspoken attribute do clearly better than chance?"""
     if (result.train_on, result.test_on) != ("text", "text") or result.interval is None:
         return False
-    return result.interval.low > max(result.majority, result.chance)
+    return result.interval.low > result.guess
 
 
 def joint(statuses: Iterable[Status]) -> Status:

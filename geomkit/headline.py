@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from geomkit.compare import SITE, checkpoints, joint, listed, number, sides
+from geomkit.compare import SITE, WORDS, checkpoints, joint, listed, number, sides
 from geomkit.types import Measurement, Status, Verdict
+
+_SPREAD = ("mean_cosine", "uniformity")
+"""Metrics that together say whether states spread out; the first is quoted where both agree."""
 
 _CHANGED: Mapping[Status, str] = {
     "PASS": "more isotropic states in {}",
@@ -39,7 +42,10 @@ def headline(verdicts: Sequence[Verdict], measurements: Sequence[Measurement]) -
     taught = [v.modality for v in own if v.role == "trained"]
     unseen = [v.modality for v in own if v.role == "untrained"]
     spread = {v.modality: _isotropy(verdicts, v.modality) for v in own}
-    ends = {m: _mean_cosines(measurements, m, (names[0], names[-1])) for m in spread}
+    ends = {
+        m: _ends(measurements, _told_by(verdicts, m, status), m, (names[0], names[-1]))
+        for m, status in spread.items()
+    }
     subject = f"{names[-1]} against {names[0]}"
     if taught:
         subject += f", trained on {listed(taught)} only"
@@ -54,20 +60,25 @@ def headline(verdicts: Sequence[Verdict], measurements: Sequence[Measurement]) -
 
 def _isotropy(verdicts: Sequence[Verdict], modality: str) -> Status:
     """Mean cosine and uniformity together: one clear, and the other not against it."""
-    metrics = ("mean_cosine", "uniformity")
-    return joint(v.status for v in verdicts if v.metric in metrics and v.modality == modality)
+    return joint(v.status for v in verdicts if v.metric in _SPREAD and v.modality == modality)
 
 
-def _mean_cosines(
-    measurements: Sequence[Measurement], modality: str, names: tuple[str, str]
+def _told_by(verdicts: Sequence[Verdict], modality: str, status: Status) -> str:
+    """The first metric that says what both say together: no number is quoted against its row."""
+    same = {v.metric for v in verdicts if (v.modality, v.status) == (modality, status)}
+    return next((metric for metric in _SPREAD if metric in same), _SPREAD[0])
+
+
+def _ends(
+    measurements: Sequence[Measurement], metric: str, modality: str, names: tuple[str, str]
 ) -> str:
     """`mean cosine 0.82 -> 0.17`."""
     found = {
         m.checkpoint: m.value
         for m in measurements
-        if (m.metric, m.site, m.modality) == ("mean_cosine", SITE, modality)
+        if (m.metric, m.site, m.modality) == (metric, SITE, modality)
     }
-    return f"mean cosine {' -> '.join(number(found.get(name)) for name in names)}"
+    return f"{WORDS[metric]} {' -> '.join(number(found.get(name)) for name in names)}"
 
 
 def _clauses(

@@ -6,7 +6,7 @@ It is written before anything is run, hashed, and the same for every checkpoint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from geomkit.errors import SampleError, UsageError
-from geomkit.prompts import prompts
+from geomkit.prompts import PRESETS, prompts
 from geomkit.types import MODALITIES, Modality, Plan, Row, Sample, Waveform
 
 SCHEMA = "geomkit-plan/1"
@@ -140,6 +140,28 @@ def content_sha(content: Any) -> str:
     else:
         digest.update(f"{content.mode} {content.size} ".encode() + content.tobytes())
     return digest.hexdigest()
+
+
+def plan_options(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The options of `geomkit capture` that made a plan, where they are not the defaults.
+
+    A plan does not hold which samples `--limit` and `--modalities` left out, nor where texts were
+    cut, so these are not told.
+    """
+    usual = CaptureConfig()
+    shown = plan.prompts.items()
+    names = (name for name, of in PRESETS.items() if shown <= of.items())
+    patterns = {prompt.replace(modality, "{modality}") for modality, prompt in shown}
+    prompt = next(names, patterns.pop() if len(patterns) == 1 else usual.prompt)
+    if prompt != usual.prompt:
+        yield "--prompt", prompt.replace("\n", "\\n")
+    yield from (("--sites", site) for site in plan.sites)
+    if plan.poolings != usual.poolings:
+        yield from (("--poolings", pooling) for pooling in plan.poolings)
+    if plan.batches != _batches(plan.rows, usual.batch_size):
+        yield "--batch-size", str(max(len(batch) for batch in plan.batches))
+    if plan.shard_batches != usual.shard_batches:
+        yield "--shard-batches", str(plan.shard_batches)
 
 
 def shard_batches(plan: Plan, number: int) -> Sequence[tuple[int, ...]]:

@@ -56,11 +56,12 @@ def probe_lines(analysis: Analysis) -> Iterator[str]:
 def _numbers(analysis: Analysis, metric: str, modality: str) -> tuple[str, str, str, str]:
     if metric.startswith("probe:"):
         return _probe_numbers(analysis, metric.removeprefix("probe:"), modality)
-    first, last = analysis.checkpoints[0], analysis.checkpoints[-1]
+    first, *later = analysis.checkpoints
     before = _measured(analysis, metric, modality, first)
-    after = _measured(analysis, metric, modality, last)
+    after = _measured(analysis, metric, modality, later[-1]) if later else None
     change = _changed(analysis.differences, metric, modality)
-    chance = after.chance if after else None
+    shown = after or before
+    chance = shown.chance if shown else None
     return (
         number(before.value if before else None),
         number(after.value if after else None),
@@ -82,7 +83,7 @@ def _probe_numbers(analysis: Analysis, attribute: str, direction: str) -> tuple[
         number(before.accuracy if before else None),
         number(after.accuracy if after else None),
         difference(change),
-        number(after.majority if after else None),
+        number(after.guess if after else None),
     )
 
 

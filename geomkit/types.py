@@ -220,6 +220,11 @@ class ProbeResult:
     n_test: int
     note: str = ""
 
+    @property
+    def guess(self) -> float:
+        """The accuracy to beat: of the commonest training class, or of drawing a class by lot."""
+        return max(self.majority, self.chance)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

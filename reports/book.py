@@ -94,7 +94,7 @@ def as_measurement(probe: ProbeResult) -> Measurement:
         modality=f"{probe.train_on}->{probe.test_on}",
         value=probe.accuracy,
         interval=probe.interval,
-        chance=probe.chance,
+        chance=probe.guess,
         better="higher",
         n=probe.n_test,
         note=probe.note,

@@ -24,6 +24,12 @@ class ProbeMatrix:
     chance: float
     majority: float
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why cells are empty, each reason once."""
+        cells = (*self.before.values(), *self.after.values())
+        return tuple(dict.fromkeys(c.note for c in cells if c.accuracy is None and c.note))
+
 
 def probe_matrices(book: Book) -> tuple[ProbeMatrix, ...]:
     """One matrix an attribute at the site that speaks for it; spoken attributes first."""

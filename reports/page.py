@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, UsageError
 from geomkit.projection import Projection
 from geomkit.types import MODALITIES, Analysis, Row
 from reports import (
@@ -60,10 +60,13 @@ def write_report(
     Media are embedded only on request: samples may be private or licensed.
 
     Raises:
+        UsageError: `out` is a folder.
         GeomkitError: a number is not finite, the page would be above 25 MB, or the file beside
             it is some other JSON.
     """
     report = Report.of(analysis, projection, rows, media, embed_media=embed_media)
+    if out.is_dir():
+        raise UsageError(f"Expected a file to write the report to, got the folder {out}.")
     beside = out.with_suffix(".json")
     if beside.exists() and SCHEMA not in beside.read_text(encoding="utf-8", errors="replace"):
         raise GeomkitError(
@@ -80,8 +83,11 @@ def write_report(
 def replace_file(path: Path, content: str) -> None:
     """Write under another name, then rename: a reader never sees half a file."""
     fresh = path.with_name(f".{path.name}.tmp")
-    fresh.write_text(content, encoding="utf-8", newline="\n")
-    fresh.replace(path)
+    try:
+        fresh.write_text(content, encoding="utf-8", newline="\n")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

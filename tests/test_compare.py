@@ -255,6 +255,21 @@ def test_two_directions_that_disagree_are_no_clear_change():
     assert "without a clear change for image-text" in top
 
 
+def test_probes_that_were_not_run_say_why():
+    none = change("probe:colour", "text->image", None, better="higher")
+    probes = [probed("colour", 0.5, "lco", spoken=True, on=("text", "image"))]
+    found, _ = judge(change("mean_cosine", "text", -0.3), none, probes=probes)
+    verdict = found["probe", "text->image"]
+    assert verdict.status == "NOT RUN"
+    assert verdict.sentence.endswith("(colour): not measured (all rows are equal).")
+
+
+def test_the_headline_quotes_the_metric_that_is_clear():
+    found = [change("mean_cosine", "image", 0.0), change("uniformity", "image", -0.3)]
+    _, top = judge(change("mean_cosine", "text", -0.3), *found)
+    assert "this transferred to image (uniformity 0.5 -> 0.2)" in top
+
+
 def test_joint_and_listed():
     assert joint(["PASS", "WARN"]) == "PASS"
     assert joint(["PASS", "FAIL"]) == "WARN"

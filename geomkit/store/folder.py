@@ -31,8 +31,9 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
                 return held
             if not force:
                 raise StoreError(
-                    f"{path} holds a run of plan {held.plan_hash}, and this is plan {plan.hash}; "
-                    "choose another folder, or force to replace it"
+                    f"{path} holds a run of plan {held.plan_hash}, and this is plan {plan.hash}: "
+                    "other data, prompt, sites, poolings or batches; choose another folder "
+                    "(--out), or replace the run (--force)"
                 )
             _clear(path)
         elif any(not entry.name.startswith(".") for entry in path.iterdir()):

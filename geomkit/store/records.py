@@ -128,7 +128,7 @@ def _lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
         yield {
             "kind": "probe", "metric": f"probe:{p.attribute}", "checkpoint": p.checkpoint,
             "site": p.site, "modality": f"{p.train_on}->{p.test_on}", "value": p.accuracy,
-            "chance": p.chance, "better": "higher", "n": p.n_test, "note": p.note,
+            "chance": p.guess, "better": "higher", "n": p.n_test, "note": p.note,
             **_bounds(p.interval),
         }  # fmt: skip
 

@@ -18,7 +18,7 @@ import numpy as np
 import plotly.graph_objects
 import pytest
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, UsageError
 from geomkit.types import Analysis, Verdict
 from reports import media, payload, write_report
 from tests.reports import fixture
@@ -488,6 +488,21 @@ def test_another_json_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(GeomkitError, match=r"Expected analysis\.json to be free"):
         write_report(fixture.analysis(), None, (), {}, tmp_path / "analysis.html")
     assert (tmp_path / "analysis.json").read_text() == "{}"
+
+
+def test_a_folder_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Expected a file to write the report to, got the folder"):
+        write_report(fixture.analysis(), None, (), {}, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_matrix_says_once_why_its_cells_are_empty(tmp_path: Path) -> None:
+    analysis = fixture.analysis()
+    empty = [replace(p, accuracy=None, interval=None, note="too few") for p in analysis.probes]
+    out = tmp_path / "report.html"
+    write_report(replace(analysis, probes=tuple(empty)), None, (), {}, out)
+    page = out.read_text(encoding="utf-8")
+    assert page.count('<p class="gaps">– too few</p>') == len({p.attribute for p in empty})
 
 
 def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
