@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
-demo: $(STAMP) ## capture, analyze and report the two embedded checkpoints
+demo: $(STAMP) ## train, merge, capture, analyze and report on the embedded sandbox
 	$(BIN)/geomkit demo
 
 test: $(STAMP) ## run every test (browser and GPU tests skip where there is none, and say so)

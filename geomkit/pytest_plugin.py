@@ -71,9 +71,4 @@ def _run_path(config: pytest.Config) -> Path:
         return Path(config.invocation_params.dir, option)
     if ini := config.getini("geomkit_run"):
         return Path(config.rootpath, ini)
-    root = config.rootpath
-    above = {plan.parents[1] for plan in root.glob("*/*/plan.json")}  # geomkit-demo/run/plan.json
-    runs = [latest_run(folder) for folder in sorted(above)] or [latest_run(root)]
-    if any(root.glob("*/plan.json")):
-        runs.append(latest_run(root))
-    return max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
+    return latest_run(config.rootpath)

@@ -73,13 +73,16 @@ def open_run(path: Path) -> Run:
 
 
 def latest_run(folder: Path) -> Path:
-    """The newest run at `folder` or one level below it, by the time its plan was written.
+    """The newest run at `folder` or up to two levels below it, by when its plan was written.
 
     Raises:
         StoreError: there is none.
     """
     folder = Path(folder)
-    plans = [p for p in (folder / "plan.json", *sorted(folder.glob("*/plan.json"))) if p.is_file()]
+    below = (*sorted(folder.glob("*/plan.json")), *sorted(folder.glob("*/*/plan.json")))
+    plans = [p for p in (folder / "plan.json", *below) if p.is_file()]
     if not plans:
-        raise StoreError(f"no run at {folder} or just below it; make one with `geomkit capture`")
+        raise StoreError(
+            f"no run at {folder} or two levels below it; make one with `geomkit capture`"
+        )
     return max(plans, key=lambda plan: (plan.stat().st_mtime_ns, plan)).parent

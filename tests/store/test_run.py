@@ -178,11 +178,13 @@ def test_a_finished_shard_is_kept(tmp_path: Path) -> None:
 
 
 def test_latest_run_is_the_newest_plan(tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
     for age, name in enumerate(("old", "new")):
-        create_run(tmp_path / name, plan())
-        os.utime(tmp_path / name / "plan.json", (1000 + age, 1000 + age))
-    assert latest_run(tmp_path) == tmp_path / "new"
-    assert latest_run(tmp_path / "old") == tmp_path / "old"
+        create_run(demo / name, plan())
+        os.utime(demo / name / "plan.json", (1000 + age, 1000 + age))
+    assert latest_run(demo) == demo / "new"
+    assert latest_run(demo / "old") == demo / "old"
+    assert latest_run(tmp_path) == demo / "new"  # two levels below, where `geomkit demo` puts it
     with pytest.raises(StoreError, match="no run at"):
         latest_run(tmp_path / "nowhere")
 
