@@ -129,8 +129,10 @@ def content_sha(content: Any) -> str:
     if isinstance(content, str):
         digest.update(content.encode())
     elif isinstance(content, Path):
+        from geomkit.samples import regular  # it brings the decoders, which no help needs
+
         try:
-            with content.open("rb") as file:
+            with regular(content).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return ""  # capture records the row with the reason

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import csv
 import difflib
+import errno
 import io
 import json
+import stat
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -54,11 +57,19 @@ def load_samples(spec: str | Path) -> tuple[str, tuple[Sample, ...]]:
     if reader is None:
         known = ", ".join(_READERS)
         raise UsageError(f"Expected 'sandbox' or a manifest ({known}), got '{text}'.")
-    if not path.is_file():
+    if not _is_file(path):
         raise SampleError(f"Expected a manifest at {path}, found none: check the path.")
     samples = tuple(_sample(where, row, path.parent) for where, row in reader(path))
     _check(samples, path)
     return path.name, samples
+
+
+def _is_file(path: Path) -> bool:
+    """True for a regular file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, a NUL in it
+        return False
 
 
 def _check(samples: Sequence[Sample], path: Path) -> None:
@@ -83,19 +94,27 @@ def _jsonl(path: Path) -> Rows:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except ValueError as cause:
+            row = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as cause:
             raise SampleError(f"Expected one JSON object a line in {where}: {cause}.") from cause
         if not isinstance(row, dict):
             raise SampleError(f"Expected a JSON object in {where}, got {type(row).__name__}.")
         yield where, row
 
 
+def _refuse_constant(name: str) -> Any:
+    """JSON has no NaN; Python's reader takes it, and a label would become the class "nan"."""
+    raise ValueError(f"{name} is no JSON value, leave the field out")
+
+
 def _csv(path: Path) -> Rows:
     try:
-        rows = list(csv.DictReader(io.StringIO(_read(path), newline=""), strict=True))
+        table = csv.DictReader(io.StringIO(_read(path), newline=""), strict=True)
+        names, rows = table.fieldnames or (), list(table)
     except csv.Error as cause:
         raise SampleError(f"Expected a CSV table in {path}: {cause}.") from cause
+    if len(set(names)) < len(names):
+        raise SampleError(f"Expected each column once in {path}, got {', '.join(names)}.")
     for number, row in enumerate(rows, 2):
         where = f"{path}, row {number}"
         if None in row or None in row.values():
@@ -107,8 +126,8 @@ def _cell(name: str, cell: str, where: str) -> Any:
     if name not in SPLIT_COLUMNS.values():
         return cell
     try:
-        return json.loads(cell)
-    except ValueError as cause:
+        return json.loads(cell, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as cause:
         raise SampleError(
             f"Expected a JSON object in column '{name}' of {where}: {cause}."
         ) from cause
@@ -142,6 +161,8 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         raise SampleError(f"Expected UTF-8 text in {path}: {cause}.") from cause
+    except OSError as cause:
+        raise SampleError(f"Expected a readable manifest at {path}: {cause.strerror}.") from cause
 
 
 def _sample(where: str, row: Mapping[str, Any], folder: Path) -> Sample:
@@ -154,7 +175,7 @@ def _sample(where: str, row: Mapping[str, Any], folder: Path) -> Sample:
         **media,
         labels=_names(found, "label.", where),
         controls=_names(found, "control.", where),
-        group=str(found.get("group", "")),
+        group=_writable(str(found.get("group", "")), "group", where),
     )
     if not sample.modalities():
         raise SampleError(f"Expected text, image, audio or video in {where}, got none of them.")
@@ -172,7 +193,27 @@ def _refuse_typos(row: Mapping[str, Any], where: str) -> None:
 def _string(value: Any, column: str, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise SampleError(f"Expected a non-empty string in '{column}' of {where}, got {value!r}.")
-    return str(value)
+    return _writable(str(value), column, where)
+
+
+def _writable(text: str, column: str, where: str) -> str:
+    r"""`text`, when it can be written down again: JSON's `\ud800` alone is half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as cause:
+        raise SampleError(
+            f"Expected whole characters in '{column}' of {where}: {cause}."
+        ) from cause
+    return text
+
+
+def _printable(text: str, column: str, where: str) -> str:
+    """`text`, when a terminal prints it as it is: a control character would be obeyed there."""
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise SampleError(
+            f"Expected no control characters in '{column}' of {where}, got {text!r}: remove them."
+        )
+    return _writable(text, column, where)
 
 
 def _media(value: Any, column: str, where: str, folder: Path) -> Path | None:
@@ -187,13 +228,32 @@ def _media(value: Any, column: str, where: str, folder: Path) -> Path | None:
     return folder / text
 
 
+def regular(path: Path) -> Path:
+    """`path` itself, when it is a regular file: reading a pipe or a device may never end.
+
+    Raises:
+        OSError: it is missing or something else; also for a name that no file can have.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as cause:  # a NUL in the name
+        raise OSError(errno.ENOENT, "no such file") from cause
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "no regular file")
+    return path
+
+
 def _names(row: Mapping[str, Any], prefix: str, where: str) -> dict[str, str]:
     column = SPLIT_COLUMNS[prefix]
     given = row.get(column, {})
     if not isinstance(given, Mapping):
         raise SampleError(f"Expected an object in '{column}' of {where}, got {given!r}.")
     split = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
-    return {str(k): str(v) for k, v in {**given, **split}.items() if v is not None}
+    return {
+        _printable(str(k), column, where): _printable(str(v), column, where)
+        for k, v in {**given, **split}.items()
+        if v is not None
+    }
 
 
 def load_image(source: Any) -> Image.Image:
@@ -207,7 +267,7 @@ def load_image(source: Any) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
                 return ImageOps.exif_transpose(source).convert("RGB")
-            with Image.open(source) as image:
+            with Image.open(regular(source)) as image:
                 return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
         raise SampleError(f"image cannot be decoded: {_one_line(cause, source)}") from cause
@@ -225,7 +285,7 @@ def load_audio(source: Path | Waveform, rate: int) -> NDArray[np.float32]:
         sound, own_rate = np.asarray(source.samples, dtype=np.float32), source.rate
     else:
         try:
-            sound, own_rate = soundfile.read(source, dtype="float32", always_2d=True)
+            sound, own_rate = soundfile.read(regular(source), dtype="float32", always_2d=True)
         except (OSError, RuntimeError) as cause:
             raise SampleError(f"audio cannot be decoded: {_one_line(cause, source)}") from cause
         sound = sound.mean(axis=1)
@@ -246,7 +306,7 @@ def resample(sound: NDArray[np.float32], own_rate: int, rate: int) -> NDArray[np
 
 def _one_line(cause: BaseException, source: Any) -> str:
     """The cause in one line, without the folder: a run's record must not depend on where it ran."""
-    if isinstance(source, Path) and not source.exists():
+    if isinstance(cause, OSError) and cause.errno == errno.ENOENT:
         return f"no such file as {source.name}"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import soundfile
 from PIL import Image
 
 from geomkit.errors import SampleError, UsageError
+from geomkit.plans import content_sha
 from geomkit.samples import load_audio, load_image, load_samples
 from geomkit.types import Waveform
 
@@ -75,6 +77,10 @@ def test_csv_and_parquet_hold_the_same_samples(tmp_path: Path) -> None:
         ({"id": "a", "text": "x", "labels": "red"}, "object in 'labels'"),
         ({"id": "a", "text": "x", "lables": {}}, "column 'labels'.*got 'lables'"),
         ([1], "Expected a JSON object"),
+        ({"id": "a", "text": "x", "labels": {"c": float("nan")}}, "NaN is no JSON value"),
+        ({"id": "a", "text": "x", "group": float("inf")}, "Infinity is no JSON value"),
+        ({"id": "a", "text": "x", "labels": {"\x1b[2Jc": "red"}}, "no control characters"),
+        ({"id": "a", "text": "x", "controls": {"c": "\x07"}}, "no control characters"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_place(tmp_path: Path, row: Any, match: str) -> None:
@@ -106,6 +112,39 @@ def test_bad_manifests_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(SampleError, match="Parquet table"):
         load_samples(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize("column", ["text", "group", "labels", "controls"])
+def test_half_a_character_is_refused(tmp_path: Path, column: str) -> None:
+    half: Any = "half \ud800 of one"
+    row = {"id": "a", "text": "x", column: {"c": half} if column.endswith("s") else half}
+    (tmp_path / "set.jsonl").write_text(json.dumps(row))  # as JSON escapes it
+    with pytest.raises(SampleError, match=f"whole characters in '{column}'"):
+        load_samples(tmp_path / "set.jsonl")
+
+
+def test_a_manifest_that_would_break_the_reader_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text('{"id": "a", "labels": ' + "[" * 200_000)
+    with pytest.raises(SampleError, match=r"line 1: maximum recursion"):
+        load_samples(tmp_path / "deep.jsonl")
+    (tmp_path / "twice.csv").write_text("id,text,text\na,b,c\n")
+    with pytest.raises(SampleError, match="each column once"):
+        load_samples(tmp_path / "twice.csv")
+    for name in ("x" * 300 + ".jsonl", "a\0b.jsonl"):
+        with pytest.raises(SampleError, match="found none"):
+            load_samples(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, ".", "pipe", "/dev/zero"])
+def test_a_path_that_is_no_file_is_one_bad_row(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    _, (sample,) = load_samples(manifest(tmp_path, {"id": "a", "image": name, "audio": name}))
+    assert content_sha(sample.image) == ""  # and not the hash of something without an end
+    with pytest.raises(SampleError, match=r"no such file|no regular file|name too long"):
+        load_image(sample.image)
+    assert isinstance(sample.audio, Path)
+    with pytest.raises(SampleError, match=r"no such file|no regular file|name too long"):
+        load_audio(sample.audio, 16_000)
 
 
 def test_the_sandbox_is_a_dataset() -> None:
