@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class Processor:
     rate: int  # hertz of the audio it reads; 0 without audio
     seconds: float  # longest sound it reads whole; 0 without audio
     chat_template: str
+    # Modality -> ids that stand for its content in `input_ids`; empty for a text model.
+    media_tokens: Mapping[Modality, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def takes_parts(self) -> bool:
@@ -152,11 +154,11 @@ def _load(place: str, hub: Mapping[str, Any]) -> Processor:
     kind = processor_class_from_name(name) if name else None
     if kind is None:
         tokenizer = AutoTokenizer.from_pretrained(place, **hub)
-        return _processor(tokenizer, tokenizer)
+        return _processor(tokenizer, tokenizer, config)
     written, _ = ProcessorMixin.get_processor_dict(place, **hub)
     parts = [_part(part, place, hub) for part in kind.get_attributes()]
     inner = _lenient(kind).from_args_and_dict(parts, written)
-    return _processor(inner, inner.tokenizer)
+    return _processor(inner, inner.tokenizer, config)
 
 
 def _part(name: str, place: str, hub: Mapping[str, Any]) -> Any:
@@ -181,7 +183,7 @@ def _lenient(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
 
 
-def _processor(inner: Any, tokenizer: Any) -> Processor:
+def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise ValueError("the tokenizer has neither a padding nor an end token to pad with")
@@ -198,4 +200,19 @@ def _processor(inner: Any, tokenizer: Any) -> Processor:
         rate=rate,
         seconds=getattr(sound, "n_samples", 0) / rate if rate else 0.0,
         chat_template=getattr(inner, "chat_template", None) or tokenizer.chat_template or "",
+        media_tokens={m: ids for m in seen if (ids := _media_token(m, config, inner))},
     )
+
+
+def _media_token(modality: Modality, config: Any, inner: Any) -> tuple[int, ...]:
+    """Ids of the tokens whose embeddings the modality's features replace.
+
+    The config comes first: it is what the model looks for. A processor's attribute of the same name
+    may mean the token before the image. A model without a token for video shows frames as images.
+    """
+    parts = (getattr(config, name, None) for name in getattr(config, "sub_configs", ()))
+    for holder in (config, *parts, inner):
+        for name in (f"{modality}_token_id", f"{modality}_token_index"):
+            if isinstance(found := getattr(holder, name, None), int):
+                return (found,)
+    return _media_token("image", config, inner) if modality == "video" else ()

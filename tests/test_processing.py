@@ -109,6 +109,24 @@ def test_a_text_model_s_processor_is_its_tokenizer() -> None:
     assert found["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_media_tokens_are_those_that_only_rows_with_media_hold(family: str) -> None:
+    ours, theirs = load_processor(saved(family)), hf_processor(saved(family))
+    content = {"image": pictures(2), "audio": [w.samples for w in sounds(2)]}
+    assert set(ours.media_tokens) == set(ours.modalities) - {"text"}
+    for modality, ids in ours.media_tokens.items():
+        _, rows = shown(theirs, modality, content[modality])
+        found = ours.encode(rows)["input_ids"]
+        counts = sum(found == i for i in ids).sum(dim=1)  # type: ignore[union-attr]  # ids is not empty
+        assert bool((counts > 2).all())  # a placeholder for every feature, not one an image
+        words = ours.encode(shown(theirs, "text", ["a"])[1])["input_ids"]
+        assert not any(bool((words == i).any()) for i in ids)
+
+
+def test_a_text_model_has_no_media_tokens() -> None:
+    assert load_processor(saved("text_only")).media_tokens == {}
+
+
 def test_a_start_token_that_the_template_writes_is_not_written_again() -> None:
     ours = load_processor(saved("text_only"))
     ours.tokenizer.bos_token = "<|im_start|>"
