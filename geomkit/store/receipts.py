@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import StoreError
-from geomkit.store import files, shard
+from geomkit.store import files, quarantine, shard
+from geomkit.store.quarantine import Identity, identity
 from geomkit.store.shard import ShardTable
 
 MAX_SHARD_BYTES = 8 << 30
 
 Claims = tuple[tuple[tuple[int, str, str], ...], tuple[str, ...], tuple[str, ...], int]
-Identity = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,6 @@ class Receipt:
     checkpoint_hash: str
 
 
-def _identity(status: os.stat_result) -> Identity:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
 def open_shard(path: Path) -> io.BufferedReader:
     """The open file of a shard. Raises StoreError like `files.open_regular`."""
     return files.open_regular(path, MAX_SHARD_BYTES)
@@ -47,8 +43,8 @@ def open_shard(path: Path) -> io.BufferedReader:
 def table_remembered(path: Path, receipt: Receipt, claims: Claims) -> ShardTable:
     """`table_now`, done once for as long as the file's identity, size and times stay."""
     with open_shard(path) as stream:
-        identity = _identity(os.fstat(stream.fileno()))
-    return _table_cached(path, receipt, claims, identity)
+        key = identity(os.fstat(stream.fileno()))
+    return _table_cached(path, receipt, claims, key)
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -59,16 +55,19 @@ def _table_cached(path: Path, receipt: Receipt, claims: Claims, _key: Identity) 
 def table_now(path: Path, receipt: Receipt, claims: Claims) -> ShardTable:
     """Hash the file, compare with the receipt, then the structure, then the rows with the plan.
 
-    In that order: damaged bytes can make the HDF5 library loop, and never get that far.
+    In that order: damaged bytes can make the HDF5 library loop, and never get that far. Bytes that
+    are as their receipt says, and that this process did not write, a child process parses first.
     """
     with open_shard(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        status = os.fstat(stream.fileno())
+        size = status.st_size
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         if (size, found) != (receipt.bytes, receipt.sha256):
             raise StoreError(
                 f"{path} is not what its receipt says: expected {receipt.bytes} bytes with sha256 "
                 f"{receipt.sha256[:12]}, got {size} with {found[:12]}; capture again to redo it"
             )
+        quarantine.admit(path, found, status)
         table = shard.read_table(stream, size, str(path))
     held = (
         tuple(zip(table.index.tolist(), table.ids, table.modality, strict=True)),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import ProvenanceMismatch, StoreError
-from geomkit.store import files, records, shard
+from geomkit.store import files, quarantine, records, shard
 from geomkit.store.names import check_checkpoint_name, shard_name
 from geomkit.store.receipts import (
     Claims,
@@ -149,10 +149,11 @@ class Run:
         identity = records.checkpoint_hash(record)
         data = shard.to_bytes(rows, sites, self.plan_hash, identity)
         name = shard_name(number)
+        sha = shard.content_sha(data)
         receipt = Receipt(
-            "geomkit-receipt/1", name, len(data), shard.content_sha(data), len(rows.index),
-            self.plan_hash, identity,
-        )  # fmt: skip
+            "geomkit-receipt/1", name, len(data), sha, len(rows.index), self.plan_hash, identity
+        )
+        quarantine.trust(sha)
         folder = self._folder(checkpoint)
         with files.write_lock(self.path):
             if self.has_shard(checkpoint, number):
