@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import StoreError
-from geomkit.store import files, quarantine, shard
-from geomkit.store.quarantine import Identity, identity
+from geomkit.store import door, shard
+from geomkit.store.quarantine import Identity
 from geomkit.store.shard import ShardTable
-
-MAX_SHARD_BYTES = 8 << 30
 
 Claims = tuple[tuple[tuple[int, str, str], ...], tuple[str, ...], tuple[str, ...], int]
 
@@ -35,16 +30,9 @@ class Receipt:
     checkpoint_hash: str
 
 
-def open_shard(path: Path) -> io.BufferedReader:
-    """The open file of a shard. Raises StoreError like `files.open_regular`."""
-    return files.open_regular(path, MAX_SHARD_BYTES)
-
-
 def table_remembered(path: Path, receipt: Receipt, claims: Claims) -> ShardTable:
     """`table_now`, done once for as long as the file's identity, size and times stay."""
-    with open_shard(path) as stream:
-        key = identity(os.fstat(stream.fileno()))
-    return _table_cached(path, receipt, claims, key)
+    return _table_cached(path, receipt, claims, door.identity(path))
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -53,22 +41,8 @@ def _table_cached(path: Path, receipt: Receipt, claims: Claims, _key: Identity) 
 
 
 def table_now(path: Path, receipt: Receipt, claims: Claims) -> ShardTable:
-    """Hash the file, compare with the receipt, then the structure, then the rows with the plan.
-
-    In that order: damaged bytes can make the HDF5 library loop, and never get that far. Bytes that
-    are as their receipt says, and that this process did not write, a child process parses first.
-    """
-    with open_shard(path) as stream:
-        status = os.fstat(stream.fileno())
-        size = status.st_size
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if (size, found) != (receipt.bytes, receipt.sha256):
-            raise StoreError(
-                f"{path} is not what its receipt says: expected {receipt.bytes} bytes with sha256 "
-                f"{receipt.sha256[:12]}, got {size} with {found[:12]}; capture again to redo it"
-            )
-        quarantine.admit(path, found, status)
-        table = shard.read_table(stream, size, str(path))
+    """The table of the shard at `path`: what its receipt says, and the rows of the plan."""
+    table = door.first_read(path, receipt.bytes, receipt.sha256, shard.read_table)
     held = (
         tuple(zip(table.index.tolist(), table.ids, table.modality, strict=True)),
         table.sites,

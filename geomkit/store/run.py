@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from geomkit.errors import ProvenanceMismatch, StoreError
 from geomkit.store import files, quarantine, records, shard
+from geomkit.store.door import open_file
 from geomkit.store.names import check_checkpoint_name, shard_name
 from geomkit.store.receipts import (
     Claims,
     Receipt,
     check_finite,
-    open_shard,
     table_now,
     table_remembered,
 )
@@ -200,7 +200,7 @@ class Run:
         table = table_now(path, receipt, claims)
         for pooling in table.poolings:
             for site in range(len(table.sites)):
-                with open_shard(path) as stream:
+                with open_file(path) as stream:
                     check_finite(shard.read_site(stream, pooling, site), table.ok, path)
 
     def _expected(self, record: CheckpointRecord, number: int) -> tuple[Path, Receipt, Claims]:
@@ -268,7 +268,7 @@ class Run:
         ok = np.zeros(len(self.plan.rows), bool)
         number = record.sites.index(site)
         for table, path in self._tables(record):
-            with open_shard(path) as stream:
+            with open_file(path) as stream:
                 part = shard.read_site(stream, pooling, number)
             check_finite(part, table.ok, path)
             states[table.index] = part
