@@ -7,6 +7,7 @@ format has, link by link and dataset by dataset, and nothing is read before it p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -39,12 +40,17 @@ class Tree:
 
 
 def signature_at_start(stream: BinaryIO) -> None:
-    """Raise StoreError unless the file is HDF5 from its first byte: no user block, no polyglot."""
+    """Raise StoreError unless the file is HDF5 from its first byte: no user block, no polyglot.
+
+    Formats before superblock 3 are refused too: their metadata has no checksums.
+    """
     stream.seek(0)
-    found = stream.read(len(SIGNATURE))
+    found, version = stream.read(len(SIGNATURE)), stream.read(1)
     stream.seek(0)
     if found != SIGNATURE:
         raise StoreError(f"expected the HDF5 signature at byte 0, got {found!r}")
+    if version < b"\x03":
+        raise StoreError(f"expected superblock 3 or newer, got {version!r}; capture it again")
 
 
 def read_tree(file: Any, size: int, format_name: str, version: int) -> Tree:
@@ -140,15 +146,22 @@ def _dataset(group: Any, name: str, rank: int, kind: Any, size: int) -> tuple[in
     filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
     if filters != [h5py.h5z.FILTER_FLETCHER32]:
         raise StoreError(f"{place}: expected the one filter fletcher32, got filters {filters}")
-    declared = identifier.get_type().get_size()
-    for length in shape:
-        declared *= length
-    chunk = creation.get_chunk()
+    item, chunk = identifier.get_type().get_size(), creation.get_chunk()
     if any(part > whole for part, whole in zip(chunk, shape, strict=True)):
         raise StoreError(f"{place}: chunk {chunk} is larger than the shape {shape}")
-    if declared > size or identifier.get_storage_size() < declared:
-        raise StoreError(f"{place}: declares {declared} bytes that a file of {size} does not hold")
+    declared, stored = item * math.prod(shape), identifier.get_storage_size()
+    if declared > size or stored != _stored(shape, chunk, item):
+        raise StoreError(
+            f"{place}: declares {declared} bytes in chunks {chunk}, which a file of {size} that "
+            f"stores {stored} of them does not hold"
+        )
     return shape
+
+
+def _stored(shape: tuple[int, ...], chunk: tuple[int, ...], item: int) -> int:
+    """Bytes that a full dataset takes: whole chunks, each with the 4 bytes of its checksum."""
+    count = math.prod(-(-whole // part) for whole, part in zip(shape, chunk, strict=True))
+    return count * (math.prod(chunk) * item + 4)
 
 
 def _check_type(found: Any, expected: Any, place: str) -> None:
