@@ -8,6 +8,7 @@ format has, link by link and dataset by dataset, and nothing is read before it p
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -40,17 +41,21 @@ class Tree:
 
 
 def signature_at_start(stream: BinaryIO) -> None:
-    """Raise StoreError unless the file is HDF5 from its first byte: no user block, no polyglot.
+    """Raise StoreError unless the file is HDF5 from its first byte to its last: no polyglot.
 
     Formats before superblock 3 are refused too: their metadata has no checksums.
     """
+    size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
-    found, version = stream.read(len(SIGNATURE)), stream.read(1)
+    head = stream.read(48)
     stream.seek(0)
+    found, version, end = head[:8], head[8:9], int.from_bytes(head[28:36], "little")
     if found != SIGNATURE:
         raise StoreError(f"expected the HDF5 signature at byte 0, got {found!r}")
     if version < b"\x03":
         raise StoreError(f"expected superblock 3 or newer, got {version!r}; capture it again")
+    if end != size:
+        raise StoreError(f"expected a file of {end} bytes, as it says itself, got {size}")
 
 
 def read_tree(file: Any, size: int, format_name: str, version: int) -> Tree:

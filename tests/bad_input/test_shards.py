@@ -169,7 +169,7 @@ def test_a_user_block_is_refused(run: Run) -> None:
 
 
 def test_the_signature_alone_is_refused(run: Run) -> None:
-    shard_path(run).write_bytes(b"\x89HDF\r\n\x1a\n\3" + bytes(2000))
+    shard_path(run).write_bytes(b"\x89HDF\r\n\x1a\n\3" + bytes(19) + (2009).to_bytes(8, "little") + bytes(1973))
     sign(run)
     refused(run, "cannot be read as HDF5")
 
