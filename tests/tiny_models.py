@@ -10,7 +10,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,15 @@ TEMPLATE = (
 )
 
 
-def tokenizer(named: Mapping[str, str]) -> PreTrainedTokenizerFast:
-    """One token a byte: every string has its own ids and decodes back exactly."""
+def tokenizer(named: Mapping[str, str], last: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token a byte: every string has its own ids and decodes back exactly.
+
+    The tokens `last` take the highest ids, where some families keep those of their media.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|pad|>", "<|im_start|>", "<|im_end|>", *named.values()]
-    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
+    first = (token for token in named.values() if token not in last)
+    special = ["<|pad|>", "<|im_start|>", "<|im_end|>", *first]
+    vocabulary = {token: i for i, token in enumerate([*special, *alphabet, *last])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -97,7 +101,7 @@ def tokenizer(named: Mapping[str, str]) -> PreTrainedTokenizerFast:
     return fast
 
 
-def _text(words: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
+def text_config(words: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(words),
         "hidden_size": WIDTH,
@@ -117,16 +121,16 @@ def _text(words: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
 
 
-def _ids(words: PreTrainedTokenizerFast, **names: str) -> dict[str, Any]:
+def ids(words: PreTrainedTokenizerFast, **names: str) -> dict[str, Any]:
     return {key: words.convert_tokens_to_ids(token) for key, token in names.items()}
 
 
-def _qwen_image() -> Qwen2VLImageProcessorPil:
+def qwen_image() -> Qwen2VLImageProcessorPil:
     side = {"shortest_edge": 56 * 56, "longest_edge": 84 * 84}
     return Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2, size=side)
 
 
-def _qwen_vision(**more: Any) -> dict[str, Any]:
+def qwen_vision(**more: Any) -> dict[str, Any]:
     return {
         "depth": 2,
         "num_heads": 2,
@@ -141,45 +145,47 @@ def _qwen_vision(**more: Any) -> dict[str, Any]:
 def qwen2_5_vl(folder: Path) -> Path:
     """Qwen2.5-VL: right padding, `mm_token_type_ids`, three-dimensional positions."""
     words = tokenizer(QWEN_VL)
-    special = _ids(
+    special = ids(
         words,
         image_token_id="<|image_pad|>",
         video_token_id="<|video_pad|>",
         vision_start_token_id="<|vision_start|>",
         vision_end_token_id="<|vision_end|>",
     )
-    vision = _qwen_vision(
+    vision = qwen_vision(
         hidden_size=16,
         intermediate_size=32,
         out_hidden_size=WIDTH,
         window_size=56,
         fullatt_block_indexes=[1],
     )
-    config = Qwen2_5_VLConfig(text_config=_text(words, **MROPE), vision_config=vision, **special)
+    config = Qwen2_5_VLConfig(
+        text_config=text_config(words, **MROPE), vision_config=vision, **special
+    )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    return _save(folder, model, words, "Qwen2_5_VLProcessor", image=_qwen_image())
+    return save(folder, model, words, "Qwen2_5_VLProcessor", image=qwen_image())
 
 
 def qwen2_vl(folder: Path) -> Path:
     """Qwen2-VL: the older vision tower."""
     words = tokenizer(QWEN_VL)
-    special = _ids(
+    special = ids(
         words,
         image_token_id="<|image_pad|>",
         video_token_id="<|video_pad|>",
         vision_start_token_id="<|vision_start|>",
         vision_end_token_id="<|vision_end|>",
     )
-    vision = _qwen_vision(embed_dim=16, mlp_ratio=2, hidden_size=WIDTH)
-    config = Qwen2VLConfig(text_config=_text(words, **MROPE), vision_config=vision, **special)
+    vision = qwen_vision(embed_dim=16, mlp_ratio=2, hidden_size=WIDTH)
+    config = Qwen2VLConfig(text_config=text_config(words, **MROPE), vision_config=vision, **special)
     model = Qwen2VLForConditionalGeneration(config)
-    return _save(folder, model, words, "Qwen2VLProcessor", image=_qwen_image())
+    return save(folder, model, words, "Qwen2VLProcessor", image=qwen_image())
 
 
 def qwen2_5_omni(folder: Path) -> Path:
     """Qwen2.5-Omni's thinker: text, image and audio."""
     words = tokenizer(QWEN_OMNI)
-    special = _ids(
+    special = ids(
         words,
         image_token_id="<|IMAGE|>",
         audio_token_id="<|AUDIO|>",
@@ -189,7 +195,7 @@ def qwen2_5_omni(folder: Path) -> Path:
         audio_start_token_id="<|audio_bos|>",
         audio_end_token_id="<|audio_eos|>",
     )
-    vision = _qwen_vision(
+    vision = qwen_vision(
         hidden_size=16,
         intermediate_size=32,
         out_hidden_size=WIDTH,
@@ -208,7 +214,7 @@ def qwen2_5_omni(folder: Path) -> Path:
         "initializer_range": 0.1,
     }
     config = Qwen2_5OmniThinkerConfig(
-        text_config=_text(words, tie_word_embeddings=False, **MROPE),
+        text_config=text_config(words, tie_word_embeddings=False, **MROPE),
         vision_config=vision,
         audio_config=audio,
         tie_word_embeddings=False,
@@ -218,7 +224,7 @@ def qwen2_5_omni(folder: Path) -> Path:
     sound = WhisperFeatureExtractor(
         feature_size=32, sampling_rate=RATE, chunk_length=2, return_attention_mask=True
     )
-    return _save(folder, model, words, "Qwen2_5OmniProcessor", image=_qwen_image(), sound=sound)
+    return save(folder, model, words, "Qwen2_5OmniProcessor", image=qwen_image(), sound=sound)
 
 
 def llava_next(folder: Path) -> Path:
@@ -226,7 +232,7 @@ def llava_next(folder: Path) -> Path:
     words = tokenizer(LLAVA)
     pinpoints = [[28, 56], [56, 28], [56, 56]]
     config = LlavaNextConfig(
-        text_config={"model_type": "qwen2", **_text(words)},
+        text_config={"model_type": "qwen2", **text_config(words)},
         vision_config={
             "model_type": "clip_vision_model",
             "hidden_size": 16,
@@ -254,14 +260,14 @@ def llava_next(folder: Path) -> Path:
         "image_token": "<image>",
         "num_additional_image_tokens": 1,
     }
-    return _save(folder, model, words, "LlavaNextProcessor", image=image, own=own)
+    return save(folder, model, words, "LlavaNextProcessor", image=image, own=own)
 
 
 def text_only(folder: Path) -> Path:
     """A plain text decoder."""
     words = tokenizer({})
-    model = Qwen2ForCausalLM(Qwen2Config(**_text(words)))
-    return _save(folder, model, words, "")
+    model = Qwen2ForCausalLM(Qwen2Config(**text_config(words)))
+    return save(folder, model, words, "")
 
 
 FAMILIES: Mapping[str, Callable[[Path], Path]] = {
@@ -272,7 +278,7 @@ FAMILIES: Mapping[str, Callable[[Path], Path]] = {
 }
 
 
-def _save(
+def save(
     folder: Path,
     model: Any,
     words: PreTrainedTokenizerFast,
@@ -327,7 +333,9 @@ def saved(family: str) -> Path:
     """A folder with the family's tiny checkpoint, written once for all tests of a session."""
     folder = Path(tempfile.mkdtemp(prefix=f"geomkit-{family}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    build = {**FAMILIES, "text_only": text_only}[family]
+    from tests.families import table  # its rows are built with what stands here
+
+    build = table()[family].build
     with torch.random.fork_rng():
         torch.manual_seed(11)
         return build(folder)
@@ -339,6 +347,8 @@ def hf_processor(folder: Path) -> Any:
     That class insists on a video processor, which insists on torchvision. No video is shown here,
     so nothing ever calls the stand-in: text, images and sounds take transformers' own path.
     """
+    if not (folder / "preprocessor_config.json").is_file():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
     written = json.loads((folder / "preprocessor_config.json").read_text())
     kind = getattr(transformers, written["processor_class"])
     own = folder / "processor_config.json"
