@@ -25,7 +25,14 @@ from transformers.utils import logging
 from geomkit import fingerprints, hooks
 from geomkit.errors import CheckpointError, MissingExtra, UsageError
 from geomkit.fingerprints import Fingerprint
-from geomkit.places import CheckpointSpec, Place, json_beside, locate, same_weights
+from geomkit.places import (
+    CheckpointSpec,
+    Place,
+    check_distinct,
+    json_beside,
+    locate,
+    same_weights,
+)
 from geomkit.types import CheckpointRecord
 
 __all__ = [
@@ -49,6 +56,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# What odd values in a configuration set off inside transformers, beside its own errors.
+_UNLOADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,9 +133,7 @@ def load_checkpoints(
     Raises:
         CheckpointError: a checkpoint cannot be found, loaded completely or understood.
     """
-    names = [spec.name for spec in specs]
-    if len(set(names)) < len(names):
-        raise UsageError(f"Expected one checkpoint a name, got {names}: write NAME=SOURCE.")
+    check_distinct(specs)
     loaded: list[Checkpoint] = []
     bases: list[Checkpoint] = []
     for spec in specs:
@@ -136,7 +143,7 @@ def load_checkpoints(
             base = _load(spec.name, place.model, dtype=dtype, attn=attn, device=device)
             bases.append(base)
         used = sum(c.model is base.model and bool(c.adapter) for c in loaded)
-        one = replace(base, name=spec.name, place=place)
+        one = replace(base, name=spec.name, place=place, revision=place.revision or "")
         loaded.append(_adapt(one, used) if place.base is not None else one)
     _check_adapters(loaded)
     return tuple(loaded)
@@ -162,7 +169,7 @@ def _load(name: str, place: Place, *, dtype: str, attn: str, device: str) -> Che
                 output_loading_info=True,
             )
         model = model.eval().to(device)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as cause:
+    except _UNLOADABLE as cause:
         raise CheckpointError(
             f"Checkpoint '{name}' cannot be loaded from {place.described}: {cause}"
         ) from cause
@@ -172,7 +179,7 @@ def _load(name: str, place: Place, *, dtype: str, attn: str, device: str) -> Che
             f"Expected every weight of {type(model).__name__} in {place.described};"
             f" {len(lost)} are missing or of another shape, the first is {lost[0]}."
         )
-    return _understood(name, place, model, str(getattr(config, "_commit_hash", None) or ""))
+    return _understood(name, place, model)
 
 
 @contextmanager
@@ -198,7 +205,7 @@ def _model_class(config: Any) -> Any:
     return AutoModelForMultimodalLM if known else AutoModelForCausalLM
 
 
-def _understood(name: str, place: Place, model: Any, revision: str) -> Checkpoint:
+def _understood(name: str, place: Place, model: Any) -> Checkpoint:
     path, module = decoder(model)
     return Checkpoint(
         name=name,
@@ -211,7 +218,7 @@ def _understood(name: str, place: Place, model: Any, revision: str) -> Checkpoin
         dim=int(module.config.hidden_size),  # type: ignore[union-attr, arg-type]  # a config
         fingerprint=fingerprints.fingerprint(model, path),
         adapter="",
-        revision=revision,
+        revision=place.revision or "",
     )
 
 

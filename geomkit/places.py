@@ -1,25 +1,29 @@
 """NAME[=SOURCE] to the place where a checkpoint's files are; nothing is loaded.
 
-SOURCE is a folder with a model, a folder with a PEFT adapter, a hub id (`org/name[@revision]`) or
-a built-in name. A folder `./NAME` wins over the built-in of that name; what was used is recorded.
+SOURCE is a folder with a model, a PEFT adapter or a sentence-transformers model, a hub id
+(`org/name[@revision]`) or a built-in name. A folder `./NAME` wins over the built-in of that name;
+what was used is recorded. A hub id becomes a folder too: its files at one commit, in the cache.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from geomkit import fingerprints
+from geomkit import hub, vetting
 from geomkit.errors import CheckpointError, UsageError
 
 BUILT_IN = ("base", "lco")
-ADAPTER_CONFIG = "adapter_config.json"
+SANDBOX = "sandbox:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+TAKEN = re.compile(r"media|.*\.(json|csv|html|h5|tmp|lock)", re.IGNORECASE)  # files of a run
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
+SHORT = 12  # characters of a commit that people read
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +44,41 @@ class CheckpointSpec:
         source = source if equals else text
         bare = source.rstrip("/").rpartition("/")[2].partition("@")[0].rpartition(":")[2]
         name = name if equals else bare
-        if not NAME.fullmatch(name) or name == "media" or not source:
+        if not NAME.fullmatch(name) or not source:
             raise UsageError(
-                f"Expected NAME=SOURCE with a NAME of letters, digits, '.', '_', '-', got '{text}'."
+                f"Expected NAME=SOURCE with a NAME of letters, digits, '.', '_', '-', at most 64,"
+                f" got '{text}'."
+            )
+        if TAKEN.fullmatch(name) or DEVICES.fullmatch(name) or name.endswith("."):
+            raise UsageError(
+                f"Expected NAME=SOURCE with a NAME that can be a folder of the run, got '{name}',"
+                " which a run or a file system keeps for itself: choose another."
             )
         return cls(name, source)
+
+
+def check_distinct(specs: Sequence[CheckpointSpec]) -> None:
+    """Raise UsageError when two checkpoints would share a folder, on any file system."""
+    seen: dict[str, CheckpointSpec] = {}
+    for spec in specs:
+        other = seen.setdefault(spec.name.casefold(), spec)
+        if other is not spec:
+            raise UsageError(
+                f"Expected one checkpoint a name, got '{other.name}' and '{spec.name}': write"
+                f" NAME=SOURCE, as in --ckpt {other.name}={other.source}"
+                f" --ckpt {other.name}2={spec.source}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a checkpoint's files are. `base` is set for an adapter."""
 
-    where: str  # a folder, or a hub id
-    described: str
-    revision: str | None = None
+    where: str  # a folder; for a hub id, its files in the cache at one commit
+    described: str  # the source as it was named, then in parentheses what it turned out to be
+    revision: str | None = None  # the commit, for a hub id
     base: Place | None = None
-
-    @property
-    def local(self) -> bool:
-        """True for a folder."""
-        return Path(self.where).is_dir()
+    repo: str = ""  # the hub repository, "" for a folder
 
     @property
     def model(self) -> Place:
@@ -67,77 +86,141 @@ class Place:
         return self.base or self
 
 
-def locate(source: str) -> Place:
+def locate(source: str, *, weights: bool = True) -> Place:
     """Find a source: built-in, folder (which wins over a built-in name) or hub id.
 
+    With `weights=False` no weights are fetched from the hub, nor missed.
+
     Raises:
-        CheckpointError: nothing is there; near names are listed.
+        CheckpointError: nothing is there, near names are listed; or it is none that can be read.
     """
+    place = _find(source)
+    if weights:
+        for one in (place, place.base):
+            if one is not None:
+                _complete(one)
+    return place
+
+
+def _find(source: str, *, adapters: bool = True) -> Place:
     folder = Path(source).expanduser()
-    if _is_checkpoint(folder):
-        shown = source if "/" in source else f"./{source}"
-        return _folder(folder, f"{shown} (folder)")
-    built_in = source.removeprefix("sandbox:")
-    if built_in in BUILT_IN:
+    if _holds_checkpoint(folder):
+        return _read(folder, source if "/" in source else f"./{source}", "folder", adapters)
+    check_source(source)
+    name = source.removeprefix(SANDBOX)
+    if name in BUILT_IN:
         from geomkit import sandbox  # only a built-in needs it
 
-        return _folder(sandbox.checkpoint_path(built_in), f"sandbox:{built_in} (built in)")
-    if folder.is_dir():
+        return _read(sandbox.checkpoint_path(name), f"{SANDBOX}{name}", "built in", adapters)
+    return _from_hub(source, adapters)
+
+
+def check_source(source: str, names: Iterable[str] = ()) -> None:
+    """Raise CheckpointError unless a source may be a checkpoint; the hub is not asked.
+
+    `names` are more names that can be meant; near ones are listed.
+    """
+    folder = Path(source).expanduser()
+    if _holds_checkpoint(folder) or source.removeprefix(SANDBOX) in BUILT_IN:
+        return
+    if _is_folder(folder):
         raise CheckpointError(
-            f"Expected config.json or {ADAPTER_CONFIG} in {source}, found neither: this folder is"
-            " no checkpoint."
+            f"Expected {vetting.CONFIG} or {vetting.ADAPTER_CONFIG} in {source}, found neither:"
+            " this folder is no checkpoint."
         )
-    if HUB_ID.fullmatch(source):
-        where, _, revision = source.partition("@")
-        return Place(where, f"{source} (hub)", revision or None)
-    near = difflib.get_close_matches(source, _known(), n=3, cutoff=0.3) or list(BUILT_IN)
+    if HUB_ID.fullmatch(source) and ".." not in source:
+        return
+    known = list(dict.fromkeys([*names, *BUILT_IN, *_folders_here()]))
+    near = difflib.get_close_matches(source, known, n=3, cutoff=0.3) or known[:6]
     raise CheckpointError(
-        f"Expected a folder, a hub id (org/name) or a built-in checkpoint, got '{source}';"
-        f" near names: {', '.join(near)}."
+        f"Expected a folder, a hub id (org/name[@revision]) or a built-in checkpoint, got"
+        f" '{source}'; near names: {', '.join(near)}."
     )
 
 
-def _is_checkpoint(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
+def _is_folder(path: Path) -> bool:
+    """True for a folder; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long a name, a NUL in it
+        return False
 
 
-def _known() -> list[str]:
-    return [*BUILT_IN, *(p.name for p in sorted(Path().iterdir()) if _is_checkpoint(p))]
+def _holds_checkpoint(folder: Path) -> bool:
+    return _is_folder(folder) and vetting.is_checkpoint(folder)
 
 
-def _folder(folder: Path, described: str) -> Place:
-    place = Place(str(folder), described)
-    if not (folder / ADAPTER_CONFIG).is_file():
-        return place
-    base = json_beside(place, ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not base:
-        raise CheckpointError(f"Expected base_model_name_or_path in {folder / ADAPTER_CONFIG}.")
+def _folders_here() -> list[str]:
+    return [p.name for p in sorted(Path().iterdir()) if vetting.is_checkpoint(p)]
+
+
+def _from_hub(source: str, adapters: bool) -> Place:
+    repo, _, revision = source.partition("@")
+    folder = hub.description(repo, revision or None)
+    if not vetting.is_checkpoint(folder):
+        raise CheckpointError(
+            f"Expected {vetting.CONFIG} or {vetting.ADAPTER_CONFIG} in the repository {source},"
+            " found neither: it holds no checkpoint that transformers or PEFT reads."
+        )
+    return replace(_read(folder, source, "hub", adapters), repo=repo, revision=folder.name)
+
+
+def _read(folder: Path, source: str, kind: str, adapters: bool) -> Place:
+    """The place of a folder, after a look at what it says of itself."""
+    where, after = vetting.transformer(folder)
+    if after:
+        kind += f"; a sentence-transformers model, whose {' and '.join(after)} are not applied"
+    if not (where / vetting.ADAPTER_CONFIG).is_file():
+        vetting.check_model(where)
+        return Place(str(where), f"{source} ({kind})")
+    if not adapters:
+        raise CheckpointError(f"Expected a full model, got the adapter {source}.")
+    named, base = _base_of(where)
+    if kind != "built in":
+        at = f" at {base.revision[:SHORT]}" if base.revision else ""
+        shown = Path(named).name if Path(named).is_absolute() else named
+        kind += f"; an adapter on {shown}{at}"
+    return Place(str(where), f"{source} ({kind})", base=base)
+
+
+def _base_of(adapter: Path) -> tuple[str, Place]:
+    """The full model that an adapter names, as it names it, and where that is."""
+    config = vetting.check_adapter(adapter)
+    named, revision = config["base_model_name_or_path"], config.get("revision")
     # A relative base beside the adapter is taken before one in the working directory.
-    beside = folder / str(base)
-    found = locate(str(beside) if _is_checkpoint(beside) else str(base))
-    if found.base is not None:
-        raise CheckpointError(f"Expected a full model as the base of {folder}, got an adapter.")
-    return replace(place, base=found)
+    beside = adapter / named
+    if revision and HUB_ID.fullmatch(named) and not _is_folder(Path(named)):
+        named = f"{named.partition('@')[0]}@{revision}"
+    try:
+        found = _find(str(beside) if _holds_checkpoint(beside) else named, adapters=False)
+    except CheckpointError as cause:
+        raise CheckpointError(
+            f"Expected a full model as the base of {adapter}, which its {vetting.ADAPTER_CONFIG}"
+            f" names: {cause}"
+        ) from cause
+    return named, found
+
+
+def _complete(place: Place) -> None:
+    """Fetch the weights of a place where the hub has them, or miss them."""
+    folder = Path(place.where)
+    if not place.repo:
+        vetting.check_weights(folder)
+        return
+    inside = "" if folder.name == place.revision else f"{folder.name}/"
+    files = tuple(f"{inside}{name}" for name in vetting.weight_files(folder))
+    hub.weights(place.repo, str(place.revision), files)
 
 
 def json_beside(place: Place, name: str) -> dict[str, Any]:
     """A JSON object beside the weights, or {} when there is none."""
-    path = Path(place.where) / name
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as cause:
-        raise CheckpointError(f"Expected JSON in {path}: {cause}.") from cause
-    if not isinstance(found, dict):
-        raise CheckpointError(f"Expected a JSON object in {path}, got {type(found).__name__}.")
-    return found
+    return vetting.read_object(Path(place.where) / name)
 
 
 def same_weights(a: Place, b: Place) -> bool:
-    """True when two places hold the same model: one folder or hub id, or byte-equal files."""
-    if not (a.local and b.local):
-        return (a.where, a.revision) == (b.where, b.revision)
+    """True when two places hold the same model: one folder, or byte-equal files."""
+    from geomkit import fingerprints  # it brings torch, which naming a checkpoint does not need
+
     first, second = Path(a.where), Path(b.where)
     if first.resolve() == second.resolve():
         return True

@@ -140,7 +140,8 @@ def load_processor(folder: str | Path, *, revision: str | None = None) -> Proces
     """
     place = str(folder)
     try:
-        return _load(place, {"revision": revision} if revision else {})
+        # Left out, transformers asks at the terminal whether to run a checkpoint's code.
+        return _load(place, {"revision": revision, "trust_remote_code": False})
     except (OSError, ValueError, TypeError, KeyError) as cause:
         raise CheckpointError(
             f"Expected a tokenizer and, for media, an image processor and a feature extractor in"

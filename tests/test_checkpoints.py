@@ -92,15 +92,6 @@ def test_an_unknown_name_lists_near_ones(tmp_path: Path, monkeypatch: pytest.Mon
         locate("./absent")
 
 
-def test_hub_ids_carry_a_revision() -> None:
-    place = locate("org/model@abc123")
-    assert (place.where, place.revision, place.described) == (
-        "org/model",
-        "abc123",
-        "org/model@abc123 (hub)",
-    )
-
-
 def test_an_adapter_names_its_base(tmp_path: Path, adapters: dict[str, Path]) -> None:
     assert locate(str(adapters["inside"])).model.where == str(saved("qwen2_5_omni"))
     copy = shutil.copytree(adapters["inside"], tmp_path / "copy")
@@ -176,7 +167,7 @@ def test_only_safetensors_are_read(tmp_path: Path) -> None:
     folder = shutil.copytree(saved("qwen2_vl"), tmp_path / "pickled")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"got pytorch_model\.bin: only safetensors"):
         load_checkpoint("pickled", str(folder))
 
 

@@ -148,9 +148,10 @@ def _folder(base: str) -> Path:
     place = locate(base)
     if place.base is not None:
         raise TrainingError(f"Expected a full model as the base, {base} is an adapter.")
-    if place.local:
+    if not place.repo:
         return Path(place.where)
-    return Path(snapshot_download(place.where, revision=place.revision))
+    # All of the repository: what is beside the weights is copied, though never opened.
+    return Path(snapshot_download(place.repo, revision=place.revision))
 
 
 def _refuse_other_base(adapter: Path, model: nn.Module) -> None:
