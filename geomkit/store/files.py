@@ -45,6 +45,29 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
+def exists(path: Path) -> bool:
+    """True when anything is at `path`, a link to nowhere included.
+
+    Raises:
+        StoreError: the system refuses to say: no permission, or no name that it takes.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {error}; permit it or name another") from error
+    return True
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name. Raises StoreError where it cannot be listed."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be listed: {error.strerror}; permit reading") from error
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """All bytes of a regular file of at most `limit` bytes. Raises like `open_regular`."""
     with open_regular(path, limit) as stream:

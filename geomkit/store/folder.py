@@ -25,7 +25,7 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
     files.make_folder(path)
     with files.write_lock(path):
         files.sweep(path)
-        if (path / "plan.json").exists():
+        if files.exists(path / "plan.json"):
             held = open_run(path)
             if held.plan_hash == plan.hash:
                 return held
@@ -35,8 +35,11 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
                     "other data, prompt, sites, poolings or batches; choose another folder "
                     "(--out), or replace the run (--force)"
                 )
-            _clear(path)
-        elif any(not entry.name.startswith(".") for entry in path.iterdir()):
+            try:
+                _clear(path)
+            except OSError as error:
+                raise StoreError(f"{path} could not be replaced: {error}") from error
+        elif any(not entry.name.startswith(".") for entry in files.entries(path)):
             raise StoreError(
                 f"{path} is not empty and no run (no plan.json); choose another folder"
             )
@@ -65,7 +68,7 @@ def open_run(path: Path) -> Run:
         StoreError: there is no run, or its plan is damaged.
     """
     path = Path(path)
-    if not (path / "plan.json").exists():
+    if not files.exists(path / "plan.json"):
         raise StoreError(f"{path} is no run: it has no plan.json; make one with `geomkit capture`")
     plan = records.from_json(Plan, path / "plan.json")
     check_plan(plan)

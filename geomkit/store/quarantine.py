@@ -195,4 +195,7 @@ def _parse(stream: BinaryIO, size: int, name: str) -> None:
     """The structure, the table, the index of every chunk, and the first site's states."""
     table: Any = shard.read_table(stream, size, name)
     for pooling in table.poolings:
-        shard.read_site(stream, pooling, 0)
+        try:
+            shard.read_site(stream, pooling, 0)
+        except StoreError as error:
+            raise StoreError(f"{name}: {error}; capture again to redo it") from error

@@ -98,9 +98,9 @@ class Run:
 
     def _entries(self) -> tuple[Entry, ...]:
         found = []
-        for folder in sorted(self.path.iterdir()):
+        for folder in files.entries(self.path):
             path = folder / "checkpoint.json"
-            if folder.name == "media" or folder.is_symlink() or not path.exists():
+            if folder.name == "media" or folder.is_symlink() or not files.exists(path):
                 continue
             check_checkpoint_name(folder.name)
             entry = records.from_json(Entry, path)
@@ -206,7 +206,7 @@ class Run:
     def _expected(self, record: CheckpointRecord, number: int) -> tuple[Path, Receipt, Claims]:
         """Where a shard is, and what its receipt and the plan say it must be."""
         path = self._folder(record.name) / shard_name(number)
-        if not path.with_suffix(".json").exists():
+        if not files.exists(path.with_suffix(".json")):
             raise StoreError(
                 f"{record.name} is incomplete: shard {number} of {self.shard_count()} has no "
                 "receipt; run the same capture again, it continues where it stopped"
@@ -243,7 +243,7 @@ class Run:
             record
             for record in self.checkpoints()
             if all(
-                (self.path / record.name / shard_name(n)).with_suffix(".json").exists()
+                files.exists((self.path / record.name / shard_name(n)).with_suffix(".json"))
                 for n in range(self.shard_count())
             )
         )
@@ -366,7 +366,7 @@ class Run:
     def read_analysis(self) -> Analysis:
         """The analysis of this run. Raises StoreError when there is none or of another plan."""
         path = self.path / "analysis.json"
-        if not path.exists():
+        if not files.exists(path):
             raise StoreError(f"{self.path} is not analyzed yet; run `geomkit analyze {self.path}`")
         analysis = records.from_json(Analysis, path)
         if analysis.plan_hash != self.plan_hash:

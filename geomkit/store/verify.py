@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from geomkit.errors import GeomkitError
+from geomkit.store import files
 from geomkit.store.folder import open_run
 from geomkit.store.run import Run
 
@@ -34,7 +35,7 @@ def _checkpoint_problems(run: Run, name: str) -> Iterator[str]:
 def _pairing_problems(run: Run) -> Iterator[str]:
     try:
         run.check_pairing()
-        if (run.path / "analysis.json").exists():
+        if files.exists(run.path / "analysis.json"):
             run.read_analysis()
     except GeomkitError as error:
         yield str(error)
