@@ -31,6 +31,7 @@ SLOW = 50 << 20  # bytes a second that the slowest disk gives
 MEMORY = 2 << 30  # address space of the child beside what the files need themselves
 _PATTERNS = ("*/shard-*.h5",)
 _READY = "ready"
+_CHILD = f"from {__name__} import main; main()"
 
 _lock = threading.Lock()
 _trusted: set[str] = set()  # sha256 of what this process wrote, or a child has parsed
@@ -115,11 +116,15 @@ def _run_child(request: str, seconds: float) -> tuple[int | None, list[str], str
         "HDF5_PLUGIN_PRELOAD": "::",  # no filter is ever loaded from a library beside
     }
     # -P: the working folder may be the stranger's, and nothing is imported from there
-    command = [sys.executable, "-P", "-c", f"from {__name__} import main; main()"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=environment,
-    ) as child:  # fmt: skip
+    command = [sys.executable, "-P", "-c", _CHILD]
+    pipe = subprocess.PIPE
+    try:
+        child = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
+        )
+    except OSError as error:
+        return None, [], str(error)
+    with child:
         code: int | None
         try:
             said, complaints = child.communicate(request, timeout=seconds)
