@@ -13,10 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from geomkit.errors import CaptureError, SampleError
+from geomkit.media import MAX_PIXELS, image_and_note, load_audio
 from geomkit.processing import Processor, Shown, token_sha
 from geomkit.prompts import cut, render
-from geomkit.samples import load_audio, load_image
 from geomkit.types import Plan, Row, Sample
+from geomkit.video import load_video, video_note
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,7 @@ class Reader:
     samples: Mapping[str, Sample]
     processor: Processor
     text_tokens: int
+    max_pixels: int = MAX_PIXELS
 
     def read(self, indexes: Sequence[int]) -> Batch:
         """The batch of these plan rows, all of one modality."""
@@ -74,7 +76,10 @@ class Reader:
             content, was_cut = cut(self.processor.tokenizer, source, self.text_tokens)
             note = f"text cut to {self.text_tokens} tokens" if was_cut else ""
         elif row.modality == "image":
-            media = load_image(source)
+            media, note = image_and_note(source, self.max_pixels)
+        elif row.modality == "video":
+            media = load_video(source, self.max_pixels)
+            note = video_note(media)
         else:
             media = load_audio(source, self.processor.rate)
             if len(media) > self.processor.seconds * self.processor.rate > 0:

@@ -15,7 +15,8 @@ import numpy as np
 
 from geomkit.errors import SampleError, UsageError
 from geomkit.prompts import PRESETS, prompts
-from geomkit.types import MODALITIES, Modality, Plan, Row, Sample, Waveform
+from geomkit.sources import encoded_sha
+from geomkit.types import MODALITIES, Clip, Modality, Plan, Row, Sample, Stored, Waveform
 
 SCHEMA = "geomkit-plan/1"
 POOLINGS = ("last", "mean")  # what `geomkit.pooling` has; named here so that no help needs torch
@@ -124,21 +125,21 @@ def _row(index: int, sample: Sample, modality: Modality) -> Row:
 
 
 def content_sha(content: Any) -> str:
-    """sha256 of a text, a file's bytes, or pixels and samples in memory; "" for no such file."""
+    """sha256 of a text, encoded bytes, or media in memory; "" where there are no such bytes."""
     digest = hashlib.sha256()
     if isinstance(content, str):
         digest.update(content.encode())
-    elif isinstance(content, Path):
-        from geomkit.samples import regular  # it brings the decoders, which no help needs
-
+    elif isinstance(content, Path | Stored):
         try:
-            with regular(content).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
+            return encoded_sha(content)
+        except (OSError, SampleError):
             return ""  # capture records the row with the reason
     elif isinstance(content, Waveform):
         sound = np.ascontiguousarray(content.samples, dtype="<f4")
         digest.update(f"{content.rate} {sound.size} ".encode() + sound.tobytes())
+    elif isinstance(content, Clip):
+        frames = np.ascontiguousarray(content.frames, dtype=np.uint8)
+        digest.update(f"{content.fps} {frames.shape} ".encode() + frames.tobytes())
     else:
         digest.update(f"{content.mode} {content.size} ".encode() + content.tobytes())
     return digest.hexdigest()

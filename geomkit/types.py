@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,30 @@ class Waveform:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Moving pictures in memory: `frames` uint8 (frames, height, width, 3), `fps` of them a second.
+
+    `seen` counts the frames that were decoded: more than are kept when a long video was thinned.
+    """
+
+    frames: NDArray[np.uint8]
+    fps: float
+    seen: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Encoded media that are no file of their own (a cell of a table, a URL), read when wanted.
+
+    A record holds the way to the bytes, never the bytes: ten thousand of them cost no memory.
+    `read` raises OSError or SampleError when there are none.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One thing in the world, seen through one or more modalities under one id.
 
@@ -46,9 +70,9 @@ class Sample:
 
     id: str
     text: str | None = None
-    image: Any = None  # a Path, or a PIL image
-    audio: Path | Waveform | None = None
-    video: Path | None = None
+    image: Any = None  # a Path, Stored, or a PIL image
+    audio: Path | Stored | Waveform | None = None
+    video: Path | Stored | Clip | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     controls: Mapping[str, str] = field(default_factory=dict)
     group: str = ""

@@ -14,7 +14,7 @@ from geomkit.checkpoints import decoder
 from geomkit.errors import TrainingError
 from geomkit.processing import Processor, Shown
 from geomkit.prompts import PRESETS, render
-from geomkit.samples import load_audio, load_image
+from geomkit.media import load_audio, load_image
 from geomkit.training.scope import unwrap
 from geomkit.types import MODALITIES, Modality, Sample, Waveform
 
