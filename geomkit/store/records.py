@@ -20,7 +20,7 @@ from geomkit.store.files import read_regular
 from geomkit.types import Analysis, CheckpointRecord, Interval
 
 T = TypeVar("T")
-MAX_JSON_BYTES = 1 << 30
+MAX_JSON_BYTES = 1 << 28  # parsed, it takes some twenty times as much memory
 COLUMNS = (
     "kind", "metric", "checkpoint", "before", "after", "site", "modality", "value", "low", "high",
     "level", "method", "chance", "better", "n", "reference", "note",
