@@ -123,7 +123,7 @@ def check_source(source: str, names: Iterable[str] = ()) -> None:
     folder = Path(source).expanduser()
     if _holds_checkpoint(folder) or source.removeprefix(SANDBOX) in BUILT_IN:
         return
-    if _is_folder(folder):
+    if source and _is_folder(folder):
         raise CheckpointError(
             f"Expected {vetting.CONFIG} or {vetting.ADAPTER_CONFIG} in {source}, found neither:"
             " this folder is no checkpoint."

@@ -77,9 +77,8 @@ def transformer(folder: Path) -> tuple[Path, tuple[str, ...]]:
         return folder, ()
     modules = read_json(path)
     if not isinstance(modules, list) or not modules:
-        raise CheckpointError(
-            f"Expected a list of modules in {path}, got {type(modules).__name__}."
-        )
+        got = "an empty one" if isinstance(modules, list) else type(modules).__name__
+        raise CheckpointError(f"Expected a list of modules in {path}, got {got}.")
     kinds = [_kind(module, path) for module in modules]
     where = modules[0].get("path")
     if kinds[0] != "Transformer" or where not in ("", "0_Transformer"):
