@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from geomkit import __version__
+from geomkit.entries import DataConfig
 from geomkit.errors import GeomkitError
 from geomkit.options import options
 from geomkit.plans import CaptureConfig
@@ -124,6 +125,7 @@ def merge(
 
 
 @app.command()
+@options(DataConfig, panel="Data")
 @options(CaptureConfig, panel="Capture", presets={SANDBOX: {"previews": True}})
 def capture(
     ckpt: Annotated[
@@ -131,7 +133,7 @@ def capture(
         typer.Option(help="NAME[=SOURCE], repeatable; the first is the reference (before)."),
     ],
     data: Annotated[
-        str, typer.Option(help="`sandbox[:split]`, or a JSONL, CSV or Parquet manifest.")
+        str, typer.Option(help="`sandbox`, a manifest or media folder, hf:NAME, or SUITE:PATH.")
     ] = SANDBOX,
     to: Annotated[Path, typer.Option("--out", help="Run folder; resumed when it is there.")] = RUN,
     as_json: Json = False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,10 @@ def capture(
     """Capture checkpoints over samples; previews are kept for the sandbox, whose media are made."""
     from geomkit.capture import CaptureConfig, capture_run
     from geomkit.checkpoints import CheckpointSpec
-    from geomkit.samples import load_samples
+    from geomkit.samples import DataConfig, load_samples
 
-    dataset, samples = load_samples(data)
+    own = {field.name: given.pop(field.name) for field in fields(DataConfig) if field.name in given}
+    dataset, samples = load_samples(data, DataConfig(**own))
     given.setdefault("previews", data.partition(":")[0] == SANDBOX)
     return capture_run(
         [CheckpointSpec.parse(name) for name in checkpoints],
