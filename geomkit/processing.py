@@ -100,9 +100,12 @@ class Processor:
         }
         if not self.takes_parts:
             return dict(self.inner(texts, return_tensors="pt", **asked))
-        media = {"image": "images", "audio": "audio"}.get(rows[0].modality)
-        given: dict[str, Any] = {media: [row.media for row in rows]} if media else {}
-        if media == "audio":
+        given: dict[str, Any] = {}
+        if rows[0].modality == "image":
+            # A list a row: some families take a flat list for the images of one row.
+            given["images"] = [[row.media] for row in rows]
+        if rows[0].modality == "audio":
+            given["audio"] = [row.media for row in rows]
             given["audio_kwargs"] = {"sampling_rate": self.rate}
         return dict(self.inner(text=texts, **given, text_kwargs=asked, return_tensors="pt"))
 

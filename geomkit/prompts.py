@@ -84,7 +84,8 @@ def render(processor: Processor, modality: Modality, content: str, instruction: 
     if processor.takes_parts:
         words = [{"type": "text", "text": turn}] if turn else []
         turn = words if modality == "text" else [{"type": modality}, *words]
-    rendered: str = processor.inner.apply_chat_template(
+    # The tokenizer's method, not the processor's: that one also asks for a video processor.
+    rendered: str = processor.tokenizer.apply_chat_template(
         [{"role": "user", "content": turn}],
         chat_template=processor.chat_template,
         add_generation_prompt=True,

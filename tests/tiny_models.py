@@ -23,7 +23,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
@@ -74,24 +74,50 @@ TEMPLATE = (
 )
 
 
+def byte_tokenizer(
+    special: Sequence[str],
+    template: str,
+    named: Mapping[str, str],
+    *,
+    pad: str,
+    eos: str,
+    bos: str = "",
+    last: Sequence[str] = (),
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of single bytes that puts `bos` before every text, as those that have one do."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    known = dict.fromkeys([pad, *([bos] if bos else []), eos, *special, *alphabet, *last])
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(known)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    if bos:
+        core.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, core.token_to_id(bos))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        model_max_length=2048,
+        pad_token=pad,
+        eos_token=eos,
+        bos_token=bos or None,
+        extra_special_tokens={**{f"mark_{i}": token for i, token in enumerate(special)}, **named},
+        chat_template=template,
+    )
+
+
 def tokenizer(named: Mapping[str, str], last: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """One token a byte: every string has its own ids and decodes back exactly.
 
     The tokens `last` take the highest ids, where some families keep those of their media.
     """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    first = (token for token in named.values() if token not in last)
-    special = ["<|pad|>", "<|im_start|>", "<|im_end|>", *first]
-    vocabulary = {token: i for i, token in enumerate([*special, *alphabet, *last])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        model_max_length=2048,
-        pad_token="<|pad|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens={"im_start_token": "<|im_start|>", **named},
+    first = [token for token in named.values() if token not in last]
+    fast = byte_tokenizer(
+        ["<|im_start|>", *first],
+        TEMPLATE,
+        {"im_start_token": "<|im_start|>", **named},
+        pad="<|pad|>",
+        eos="<|im_end|>",
+        last=last,
     )
     image = named.get("image_token", "")
     if "vision_bos_token" in named:
@@ -355,11 +381,10 @@ def hf_processor(folder: Path) -> Any:
     extra = json.loads(own.read_text()) if own.is_file() else {}
     extra.pop("processor_class", None)
     words = PreTrainedTokenizerFast.from_pretrained(folder)
-    parts = {
-        "tokenizer": words,
-        "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, backend="pil"),
-        "video_processor": object(),
-    }
+    parts = {"tokenizer": words, "video_processor": object()}
+    if "image_processor_type" in written:
+        pixels = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        parts["image_processor"] = pixels
     if "feature_extractor_type" in written:
         sound = transformers.AutoFeatureExtractor.from_pretrained(folder)
         parts["feature_extractor"] = sound
