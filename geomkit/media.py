@@ -34,8 +34,9 @@ MAX_PIXELS = 50_000_000
 """Pixels of the largest picture that is decoded: 150 MB as RGB. Pillow warns at 89 million."""
 MAX_SOUND = 2**28
 """Values of the longest sound that is decoded: 1 GiB, 4.6 hours of 16 kHz mono."""
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """What is decoded. Pillow knows more: EPS, for one, would start a PostScript interpreter."""
+Image.init()  # else a format in that list is unknown until Pillow has met it
 
 _BROKEN = (  # what Pillow's decoders raise on damaged files
     OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, OverflowError,
