@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimoda
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
 from transformers.utils import logging
 
-from geomkit import fingerprints, hooks
+from geomkit import fingerprints, hooks, sounds
 from geomkit.errors import CheckpointError, MissingExtra, UsageError
 from geomkit.fingerprints import Fingerprint
 from geomkit.places import (
@@ -167,19 +167,46 @@ def _load(name: str, place: Place, *, dtype: str, attn: str, device: str) -> Che
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **_chosen(config, attn),
             )
         model = model.eval().to(device)
     except _UNLOADABLE as cause:
         raise CheckpointError(
             f"Checkpoint '{name}' cannot be loaded from {place.described}: {cause}"
         ) from cause
-    lost = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
+    lost = sorted(
+        {*info["missing_keys"], *map(str, info["mismatched_keys"])} - _headless(model, info)
+    )
     if lost:
         raise CheckpointError(
             f"Expected every weight of {type(model).__name__} in {place.described};"
             f" {len(lost)} are missing or of another shape, the first is {lost[0]}."
         )
     return _understood(name, place, model)
+
+
+def _chosen(config: Any, attn: str) -> dict[str, Any]:
+    """The configuration to load with: a private key in the file would overrule `attn`."""
+    if config.model_type in THINKERS:
+        return {}  # the part takes its own out of the whole
+    config._attn_implementation = attn  # noqa: SLF001 - there is no public way to set it
+    return {"config": config}
+
+
+def _headless(model: Any, info: Mapping[str, Any]) -> set[str]:
+    """The head's weights where the files have none, as embedding models are saved.
+
+    States are read before the head. It is zeroed: transformers leaves it random, and no two
+    loads would have one fingerprint.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or any(p is embeddings.weight for p in head.parameters()):
+        return set()
+    path = next(name for name, module in model.named_modules() if module is head)
+    own = {f"{path}.{name}" for name, _ in head.named_parameters()} & set(info["missing_keys"])
+    for name in own:
+        torch.nn.init.zeros_(model.get_parameter(name))
+    return own
 
 
 @contextmanager
@@ -207,6 +234,7 @@ def _model_class(config: Any) -> Any:
 
 def _understood(name: str, place: Place, model: Any) -> Checkpoint:
     path, module = decoder(model)
+    sounds.keep_apart(model)
     return Checkpoint(
         name=name,
         place=place,

@@ -21,7 +21,7 @@ from geomkit.batches import Batch
 from geomkit.checkpoints import Checkpoint
 from geomkit.errors import CaptureError
 from geomkit.forward import states, to_model
-from geomkit.hooks import tap
+from geomkit.hooks import stream, tap
 from geomkit.pooling import pooler
 from geomkit.processing import Processor, repad
 
@@ -111,7 +111,7 @@ def _hook_against_hf(checkpoint: Checkpoint, batch: Batch, sites: Sequence[str])
     for site in sites:
         if site not in theirs:
             continue
-        for name, pooled in pool(theirs[site]).items():
+        for name, pooled in pool(stream(checkpoint.decoder, theirs[site])).items():
             apart = float((pooled - seen[site][name]).abs().max())
             worst = max(worst or 0.0, apart if np.isfinite(apart) else np.inf)
     return worst

@@ -6,6 +6,9 @@
 
 Sites are modules, never indexes into `hidden_states`: there the last entry is after the norm on
 most models, before it on others, and a flag in a checkpoint's config can flip it.
+
+A decoder with AltUp (Gemma3n) carries several streams of states between its blocks; the one that is
+read is the active one (`stream`).
 """
 
 from __future__ import annotations
@@ -87,7 +90,7 @@ def tap(
         tensor = states[0] if isinstance(states, tuple | list) else states
         if not isinstance(tensor, Tensor):
             raise CaptureError(f"Expected a tensor at {site}, got {type(tensor).__name__}.")
-        seen[site] = pool(tensor)
+        seen[site] = pool(stream(decoder, tensor))
 
     with ExitStack() as hooks:
         for site in names:
@@ -99,6 +102,18 @@ def tap(
             f"Expected each site to fire once in a forward pass, got {wrong}: this architecture"
             " runs its blocks in a way that is not supported."
         )
+
+
+def stream(decoder: nn.Module, states: Tensor) -> Tensor:
+    """`(rows, tokens, dim)` of the states between two blocks.
+
+    AltUp's states are `(streams, rows, tokens, dim)`. A block runs its attention and feed-forward
+    on the active stream only and corrects its guesses of the others by what came out: the active
+    stream is the one computed, it enters block 0 as the embeddings, and the others' mean with it is
+    what the final norm gets.
+    """
+    active = getattr(getattr(decoder, "config", None), "altup_active_idx", None)
+    return states if active is None or states.ndim != 4 else states[active]
 
 
 def _hook(module: nn.Module, site: str, record: Callable[[str, Any], None]) -> Any:

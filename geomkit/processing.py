@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from geomkit.errors import CheckpointError, MissingExtra
+from geomkit.sounds import beside, longest
 from geomkit.types import Modality
 
 try:
@@ -35,12 +36,17 @@ try:
         PROCESSOR_MAPPING_NAMES,
         processor_class_from_name,
     )
+
+    from geomkit.voxtral import SoundingVoxtral
 except ImportError as cause:  # it looks for torchvision, and trusts that what it finds imports
     raise MissingExtra(
         "transformers cannot import its processors. The usual cause is a torchvision built for"
         " another torch: install the one that matches, or uninstall it, geomkit needs it only for"
         f" video ({cause.__cause__ or cause})."
     ) from cause
+
+OWN: Mapping[str | None, type[Any]] = {"VoxtralProcessor": SoundingVoxtral}
+"""Processors that cannot be asked for a batch, and what stands in their place."""
 
 PADDING_SIDE = "right"
 """With right padding the last real token's state is bit-equal to the unpadded one; left moves it
@@ -67,7 +73,7 @@ class Processor:
     tokenizer: Any
     modalities: tuple[Modality, ...]
     rate: int  # hertz of the audio it reads; 0 without audio
-    seconds: float  # longest sound it reads whole; 0 without audio
+    seconds: float  # what it reads of a sound before it cuts; 0 when it does not cut
     chat_template: str
     # Modality -> ids that stand for its content in `input_ids`; empty for a text model.
     media_tokens: Mapping[Modality, tuple[int, ...]] = field(default_factory=dict)
@@ -100,6 +106,8 @@ class Processor:
         }
         if not self.takes_parts:
             return dict(self.inner(texts, return_tensors="pt", **asked))
+        if rows[0].modality == "audio" and len(rows) > 1:
+            return beside([self.encode([row]) for row in rows], self.tokenizer.pad_token_id)
         given: dict[str, Any] = {}
         if rows[0].modality == "image":
             # A list a row: some families take a flat list for the images of one row.
@@ -155,9 +163,9 @@ def load_processor(folder: str | Path, *, revision: str | None = None) -> Proces
 def _load(place: str, hub: Mapping[str, Any]) -> Processor:
     config = AutoConfig.from_pretrained(place, **hub)
     name = PROCESSOR_MAPPING_NAMES.get(config.model_type.removesuffix("_thinker"))
-    kind = processor_class_from_name(name) if name else None
+    kind: Any = OWN.get(name) or (processor_class_from_name(name) if name else None)
     if kind is None:
-        tokenizer = AutoTokenizer.from_pretrained(place, **hub)
+        tokenizer = _part("tokenizer", place, hub)
         return _processor(tokenizer, tokenizer, config)
     written, _ = ProcessorMixin.get_processor_dict(place, **hub)
     parts = [_part(part, place, hub) for part in kind.get_attributes()]
@@ -167,7 +175,8 @@ def _load(place: str, hub: Mapping[str, Any]) -> Processor:
 
 def _part(name: str, place: str, hub: Mapping[str, Any]) -> Any:
     if name == "tokenizer":
-        return AutoTokenizer.from_pretrained(place, **hub)
+        # mistral-common's reads no control token in a text, and has no template to render.
+        return AutoTokenizer.from_pretrained(place, mistral_format=False, **hub)
     if name == "image_processor":
         return AutoImageProcessor.from_pretrained(place, backend="pil", **hub)
     if name == "feature_extractor":
@@ -189,9 +198,7 @@ def _lenient(kind: type[Any]) -> type[Any]:
 
 def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
     if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise ValueError("the tokenizer has neither a padding nor an end token to pad with")
-        tokenizer.pad_token = tokenizer.eos_token  # masked everywhere, so which one is no matter
+        tokenizer.pad_token = _filler(tokenizer, config)
     sound = getattr(inner, "feature_extractor", None)
     seen: list[Modality] = ["text"]
     seen += ["image"] if getattr(inner, "image_processor", None) is not None else []
@@ -202,10 +209,20 @@ def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
         tokenizer=tokenizer,
         modalities=tuple(seen),
         rate=rate,
-        seconds=getattr(sound, "n_samples", 0) / rate if rate else 0.0,
+        seconds=longest(sound, type(inner)) if rate else 0.0,
         chat_template=getattr(inner, "chat_template", None) or tokenizer.chat_template or "",
         media_tokens={m: ids for m in seen if (ids := _media_token(m, config, inner))},
     )
+
+
+def _filler(tokenizer: Any, config: Any) -> str:
+    """A token to pad with where none is declared; it is masked, so which one is no matter."""
+    known = config.get_text_config()
+    for name in ("pad_token_id", "eos_token_id"):
+        for holder in (tokenizer, known):
+            if isinstance(found := getattr(holder, name, None), int):
+                return str(tokenizer.convert_ids_to_tokens(found))
+    raise ValueError("neither the tokenizer nor the config has a padding or an end token")
 
 
 def _media_token(modality: Modality, config: Any, inner: Any) -> tuple[int, ...]:

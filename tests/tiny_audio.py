@@ -154,10 +154,11 @@ def voxtral(folder: Path) -> Path:
     return folder
 
 
-class StandInTower(PreTrainedModel):
+class StandInTower(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
     """A convolution in the place of timm's MobileNet, which needs timm and torchvision."""
 
     config_class = Gemma3nVisionConfig
+    _supports_sdpa = True  # it has no attention to choose for
 
     def __init__(self, config: Gemma3nVisionConfig) -> None:
         """One patch embedding with a nonlinearity."""
@@ -234,7 +235,9 @@ def gemma3n(folder: Path) -> Path:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 1 and "altup" in name:
-                weight.normal_(0.5, 0.5)  # as zeros, AltUp's streams would never mix
+                weight.normal_(0.5, 0.2)  # as zeros, AltUp's streams would never mix
+            if "q_norm" in name:
+                weight.fill_(0.5)  # random logits of full size would magnify rounding
     side = 128 if TIMM else 32
     image = SiglipImageProcessorPil(size={"height": side, "width": side})
     return tiny.save(
