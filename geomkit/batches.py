@@ -73,6 +73,8 @@ class Reader:
         media: Any = None
         source: Any = getattr(self.samples[row.id], row.modality)
         if row.modality == "text":
+            if not source.strip():
+                raise SampleError("text is empty")
             content, was_cut = cut(self.processor.tokenizer, source, self.text_tokens)
             note = f"text cut to {self.text_tokens} tokens" if was_cut else ""
         elif row.modality == "image":
