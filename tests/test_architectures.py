@@ -122,7 +122,9 @@ def test_stored_rows_equal_a_plain_transformers_loop(case: Case) -> None:
     assert {row.modality for row in case.together.plan.rows} == set(TABLE[case.name].modalities)
     gates = case.together.checkpoint("one").gate
     assert all(result["passed"] for result in gates.values())
+    checks = ("hook_equals_hf", "alone_equals_batched", "left_equals_right", "finite")
     for modality in TABLE[case.name].modalities:
+        assert {f"{modality}.{check}" for check in checks} <= set(gates)
         assert gates[f"{modality}.hook_equals_hf"]["value"] == 0.0
         shown = case.together.activations("one", "embed", modality, "mean").states  # type: ignore[arg-type]  # modality
         assert np.ptp(shown, axis=0).max() > 1e-3  # the content reaches the decoder

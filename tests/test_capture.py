@@ -1,7 +1,7 @@
-"""The whole thread on tiny models of the real architectures.
+"""The whole thread on tiny models of the real architectures; `test_architectures` has them all.
 
-The truth is a plain transformers loop written here: one row at a time, no hooks, no padding, the
-family's own processor class, the prompt spelled out.
+The truth is a plain transformers loop (`tests.families`): one row at a time, no hooks, no padding,
+the family's own processor class, the prompt spelled out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
+from transformers import AutoModelForMultimodalLM
 
 from geomkit import forward, gate, plans, pooling
 from geomkit.capture import CaptureConfig, capture_run
@@ -34,20 +34,9 @@ from geomkit.errors import (
 from geomkit.plans import build_plan, content_sha
 from geomkit.store import Run
 from geomkit.types import Sample, Waveform
-from tests.tiny_models import RATE, adapter, hf_processor, saved, scenes
+from tests.families import SITES, plain, table
+from tests.tiny_models import RATE, adapter, saved, scenes
 
-SITES = ("embed", "block_00", "block_01", "block_02", "final_norm")
-MEDIA = {
-    "qwen2_5_vl": {"image": "<|vision_start|><|image_pad|><|vision_end|>"},
-    "qwen2_vl": {"image": "<|vision_start|><|image_pad|><|vision_end|>"},
-    "llava_next": {"image": "<image>"},
-    "qwen2_5_omni": {
-        "image": "<|vision_bos|><|IMAGE|><|vision_eos|>",
-        "audio": "<|audio_bos|><|AUDIO|><|audio_eos|>",
-    },
-    "text_only": {},
-}
-END = "<|im_end|>\n<|im_start|>assistant\n"
 INSIDE = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|v_proj|up_proj)"
 
 
@@ -61,33 +50,9 @@ def specs(*sources: Path | str) -> list[CheckpointSpec]:
 
 def independent(family: str, sample: Sample, modality: str) -> dict[str, NDArray[np.float32]]:
     """site -> (last token, mean of tokens), by transformers alone."""
-    folder = saved(family)
-    media = MEDIA[family].get(modality, sample.text)
-    text = f"<|im_start|>user\n{media}\nSummarize the above {modality} in one word:{END}"
-    given: dict[str, Any] = {}
-    if modality == "image":
-        given["images"] = [sample.image]
-    if modality == "audio":
-        given["audio"] = [sample.audio.samples]  # type: ignore[union-attr]  # a waveform
-    if family == "text_only":
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        from transformers import AutoTokenizer
-
-        inputs = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
-        stack = model.model
-    else:
-        model = AutoModelForMultimodalLM.from_pretrained(folder).eval()
-        inputs = hf_processor(folder)(text=[text], **given, return_tensors="pt")
-        stack = model.model.language_model
-    with torch.inference_mode():
-        hidden = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
-        stack.norm = torch.nn.Identity()  # so that the last state is the last block's own
-        before_norm = model.model(**inputs, use_cache=False).last_hidden_state
-    sites = [*hidden[:-1], before_norm, hidden[-1]]
-    return {
-        site: np.stack([s[0, -1].numpy(), s[0].mean(0).numpy()])
-        for site, s in zip(SITES, sites, strict=True)
-    }
+    row, folder = table()[family], saved(family)
+    states = plain(row, row.load(folder).eval(), row.processor(folder), sample, modality)
+    return {site: np.stack([s[-1], s.mean(0)]) for site, s in states.items()}
 
 
 def deviation_from_truth(run: Run, family: str, samples: Sequence[Sample], modality: str) -> float:
@@ -100,19 +65,6 @@ def deviation_from_truth(run: Run, family: str, samples: Sequence[Sample], modal
             expected = np.stack([truth[s.id][site][number] for s in samples])
             worst = max(worst, float(np.abs(found.states - expected).max()))
     return worst
-
-
-@pytest.mark.parametrize("family", MEDIA)
-def test_stored_rows_equal_a_plain_transformers_loop(family: str, tmp_path: Path) -> None:
-    samples = scenes(4)
-    run = capture_run(specs(saved(family)), samples, tmp_path / "run", config())
-    assert run.complete("c0")
-    for modality in ("text", *MEDIA[family]):
-        assert deviation_from_truth(run, family, samples, modality) < 1e-5
-    gates = run.checkpoint("c0").gate
-    assert all(result["passed"] for result in gates.values())
-    assert gates["text.hook_equals_hf"]["value"] == 0.0
-    assert len(gates) == 4 * (1 + len(MEDIA[family])) + 1
 
 
 @pytest.mark.parametrize("wrong", ["slot", "first", "unmasked"])

@@ -65,6 +65,8 @@ QWEN_OMNI = {
 }
 LLAVA = {"image_token": "<image>"}
 
+ASSISTANT = "You are a helpful assistant."
+SYSTEM = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nWORDS<|im_end|>\n{% endif %}"
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
@@ -105,10 +107,13 @@ def byte_tokenizer(
     )
 
 
-def tokenizer(named: Mapping[str, str], last: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def tokenizer(
+    named: Mapping[str, str], last: Sequence[str] = (), system: str = ""
+) -> PreTrainedTokenizerFast:
     """One token a byte: every string has its own ids and decodes back exactly.
 
-    The tokens `last` take the highest ids, where some families keep those of their media.
+    The tokens `last` take the highest ids, where some families keep those of their media. `system`
+    is the turn that the template puts first when the conversation brings none.
     """
     first = [token for token in named.values() if token not in last]
     fast = byte_tokenizer(
@@ -123,7 +128,8 @@ def tokenizer(named: Mapping[str, str], last: Sequence[str] = ()) -> PreTrainedT
     if "vision_bos_token" in named:
         image = named["vision_bos_token"] + image + named["vision_eos_token"]
     audio = "".join(named.get(f"audio_{part}token", "") for part in ("bos_", "", "eos_"))
-    fast.chat_template = TEMPLATE.replace("IMAGE", image).replace("AUDIO", audio)
+    before = SYSTEM.replace("WORDS", system) if system else ""
+    fast.chat_template = before + TEMPLATE.replace("IMAGE", image).replace("AUDIO", audio)
     return fast
 
 
@@ -170,7 +176,7 @@ def qwen_vision(**more: Any) -> dict[str, Any]:
 
 def qwen2_5_vl(folder: Path) -> Path:
     """Qwen2.5-VL: right padding, `mm_token_type_ids`, three-dimensional positions."""
-    words = tokenizer(QWEN_VL)
+    words = tokenizer(QWEN_VL, system=ASSISTANT)
     special = ids(
         words,
         image_token_id="<|image_pad|>",
@@ -194,7 +200,7 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 def qwen2_vl(folder: Path) -> Path:
     """Qwen2-VL: the older vision tower."""
-    words = tokenizer(QWEN_VL)
+    words = tokenizer(QWEN_VL, system=ASSISTANT)
     special = ids(
         words,
         image_token_id="<|image_pad|>",

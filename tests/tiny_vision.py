@@ -259,8 +259,8 @@ GEMMA_TURN = "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
 SMOL_TURN = "<|im_start|>User:{}{}<end_of_utterance>\nAssistant:"
 
 FAMILIES = {
-    "qwen2_5_vl": Family(tiny.qwen2_5_vl, chatml(image=QWEN_IMAGE)),
-    "qwen2_vl": Family(tiny.qwen2_vl, chatml(image=QWEN_IMAGE)),
+    "qwen2_5_vl": Family(tiny.qwen2_5_vl, chatml(tiny.ASSISTANT, image=QWEN_IMAGE)),
+    "qwen2_vl": Family(tiny.qwen2_vl, chatml(tiny.ASSISTANT, image=QWEN_IMAGE)),
     "qwen3_vl": Family(qwen3_vl, chatml(image=QWEN_IMAGE)),
     "qwen3_vl_moe": Family(qwen3_vl_moe, chatml(image=QWEN_IMAGE)),
     "llava_next": Family(tiny.llava_next, chatml(image="<image>")),
