@@ -121,9 +121,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents. Raises StoreError where that is not possible."""
+    """Create a folder and its parents, durably. Raises StoreError where that is not possible."""
     try:
+        missing = [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for made in reversed(missing):
+            _sync_folder(made.parent)  # a power cut can undo the making, with all that is inside
     except OSError as error:
         raise StoreError(f"{folder} could not be created: {error.strerror}") from error
 
