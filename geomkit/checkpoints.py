@@ -224,12 +224,27 @@ def _quiet() -> Iterator[None]:
 
 
 def _model_class(config: Any) -> Any:
+    _refuse_encoder_decoder(config)
     if config.model_type in THINKERS:
         import transformers  # by name: a version may not have the class
 
         return getattr(transformers, THINKERS[config.model_type])
     known = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
     return AutoModelForMultimodalLM if known else AutoModelForCausalLM
+
+
+def _refuse_encoder_decoder(config: Any) -> None:
+    """Raise CheckpointError for a model that reads its input in one stack and answers in another.
+
+    The decoder's states there are states of the answer; what it was shown never passes its blocks.
+    """
+    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+        kind = (config.architectures or [config.model_type])[0]
+        raise CheckpointError(
+            f"Expected a model that reads text and media with its decoder, got {kind}: an"
+            " encoder-decoder, whose decoder never holds the states of what it was shown. Such"
+            " models are not supported: choose a decoder-only checkpoint."
+        )
 
 
 def _understood(name: str, place: Place, model: Any) -> Checkpoint:

@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMultimodalLM
+from transformers import (
+    AutoModelForMultimodalLM,
+    Blip2Config,
+    T5Config,
+    T5ForConditionalGeneration,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 
 from geomkit import sandbox
 from geomkit.checkpoints import (
@@ -254,3 +262,32 @@ def test_an_adapter_whose_tensors_find_no_place_is_refused(
     path.unlink()
     with pytest.raises(CheckpointError, match="only safetensors are read"):
         load_checkpoint("gone", str(folder))
+
+
+def whisper(folder: Path) -> None:
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_mel_bins": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    small = {"vocab_size": 64, "max_source_positions": 8, "max_target_positions": 8}
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 1)
+    config = WhisperConfig(**sizes, **heads, **small, **ids, decoder_start_token_id=2)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+
+
+def t5(folder: Path) -> None:
+    config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+
+
+def blip_with_t5(folder: Path) -> None:
+    """The encoder-decoder stands inside a model that is none itself."""
+    config = Blip2Config(text_config={"model_type": "t5", "is_encoder_decoder": True})
+    config.architectures = ["Blip2ForConditionalGeneration"]
+    config.save_pretrained(folder)
+    save_file({"none": torch.zeros(1)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("save", [whisper, t5, blip_with_t5])
+def test_an_encoder_decoder_is_refused(save: Callable[[Path], None], tmp_path: Path) -> None:
+    save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"got \w+: an encoder-decoder.*decoder-only"):
+        load_checkpoint("seq2seq", str(tmp_path), device="cpu")
