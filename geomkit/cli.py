@@ -25,6 +25,7 @@ from geomkit.progress import progress
 from geomkit.training.config import PRESETS, TrainConfig
 
 if TYPE_CHECKING:
+    from geomkit.config import Settings
     from geomkit.store import Run
 
 RUN = Path("geomkit-run")
@@ -41,6 +42,14 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="GEOMKIT_CONFIG",
+        help="TOML file with names and defaults; by default the project's geomkit.toml, if any.",
+    ),
+]
 RunPath = Annotated[Path | None, typer.Argument(help="Run folder; by default the latest one here.")]
 
 
@@ -84,6 +93,7 @@ def train(
         str | None, typer.Option(help="Recipe: lco-text, sandbox. By default fits --pairs.")
     ] = None,
     as_json: Json = False,
+    config: ConfigPath = None,
     **given: Any,
 ) -> None:
     """Train a text-only adapter inside the decoder, and prove that nothing else changed.
@@ -92,8 +102,10 @@ def train(
     """
     from geomkit import stages, summary
 
+    settings = _settings(config)
+    base, pairs = settings.source(ckpt), settings.named_data(pairs)
     with progress(err) as shown:
-        record = stages.train(ckpt, pairs, to, shown, preset=preset, **given)
+        record = stages.train(base, pairs, to, shown, preset=preset, **given)
     if as_json:
         out.print_json(record.to_json())
     else:
@@ -109,6 +121,7 @@ def merge(
         "lco-merged"
     ),
     as_json: Json = False,
+    config: ConfigPath = None,
 ) -> None:
     """Merge an adapter into its full generative checkpoint, and prove the two agree.
 
@@ -116,7 +129,7 @@ def merge(
     """
     from geomkit import stages, summary
 
-    record = stages.merge(adapter, into, to)
+    record = stages.merge(adapter, _settings(config).source(into) if into else "", to)
     if as_json:
         out.print_json(record.to_json())
     else:
@@ -137,6 +150,7 @@ def capture(
     ] = SANDBOX,
     to: Annotated[Path, typer.Option("--out", help="Run folder; resumed when it is there.")] = RUN,
     as_json: Json = False,
+    config: ConfigPath = None,
     **given: Any,
 ) -> None:
     """Capture hidden states of text, image and audio, for every checkpoint in one pass.
@@ -145,8 +159,10 @@ def capture(
     """
     from geomkit import stages
 
+    settings = _settings(config)
+    named, data = settings.named_checkpoints(ckpt), settings.named_data(data)
     with progress(err) as shown:
-        run = stages.capture(ckpt, data, to, shown, **given)
+        run = stages.capture(named, data, to, shown, **settings.captured(given))
     _show_run(run, as_json=as_json)
 
 
@@ -225,6 +241,17 @@ def demo(
     from geomkit.demo import demonstrate
 
     demonstrate(to, out, err)
+
+
+def _settings(path: Path | None) -> Settings:
+    """The project's settings; which file they are from is said, as it changes what is done."""
+    from geomkit import config, project
+
+    found = path if path is not None else project.find(Path())
+    settings = config.load(found)
+    if found is not None:
+        err.print(f"settings: {found}", markup=False)
+    return settings
 
 
 def _lines(lines: Iterable[str]) -> None:

@@ -103,7 +103,7 @@ def locate(source: str, *, weights: bool = True) -> Place:
 
 
 def _find(source: str, *, adapters: bool = True) -> Place:
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if _holds_checkpoint(folder):
         return _read(folder, source if "/" in source else f"./{source}", "folder", adapters)
     check_source(source)
@@ -120,7 +120,7 @@ def check_source(source: str, names: Iterable[str] = ()) -> None:
 
     `names` are more names that can be meant; near ones are listed.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if _holds_checkpoint(folder) or source.removeprefix(SANDBOX) in BUILT_IN:
         return
     if source and _is_folder(folder):
@@ -136,6 +136,14 @@ def check_source(source: str, names: Iterable[str] = ()) -> None:
         f"Expected a folder, a hub id (org/name[@revision]) or a built-in checkpoint, got"
         f" '{source}'; near names: {', '.join(near)}."
     )
+
+
+def expanded(text: str) -> Path:
+    """The path that a text is, `~` read as the home folder where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~name` of nobody here
+        return Path(text)
 
 
 def _is_folder(path: Path) -> bool:
