@@ -1,13 +1,14 @@
 """The command line: parse, call, print, exit code.
 
 stdout carries the result, stderr progress and errors. Exit codes: 0 ok, 1 a check failed, 2 usage,
-3 bad data or store, 4 a missing extra, 130 interrupted.
+3 bad data or store, 4 a missing extra, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+INTERRUPTED, TERMINATED = 130, 143  # what a shell says of Ctrl-C, and of `kill`
 WIDE = 120  # columns of a table that no terminal limits
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -56,14 +58,17 @@ RunPath = Annotated[Path | None, typer.Argument(help="Run folder; by default the
 def main() -> None:
     """Run a command; a user's mistake is one sentence and an exit code, never a traceback."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own bars, one for each loading
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         app(prog_name="geomkit")
     except GeomkitError as mistake:
         err.print(f"error: {mistake}", style="bold red", markup=False)
         sys.exit(mistake.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted: what was finished is kept; the same command goes on from there")
-        sys.exit(130)
+    except (SystemExit, KeyboardInterrupt) as end:  # typer makes the second into the first
+        code = getattr(end, "code", INTERRUPTED)
+        if code in (INTERRUPTED, TERMINATED):
+            err.print("interrupted: what was finished is kept; the same command goes on from there")
+        sys.exit(code)
 
 
 def _version(wanted: bool) -> None:
