@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 Inputs = Mapping[str, Tensor]
@@ -47,17 +49,43 @@ def longest(extractor: Any, processor: type[Any]) -> float:
 
 
 def keep_apart(model: nn.Module) -> None:
-    """Let towers that cut sounds into chunks read a short sound as they read it alone.
+    """Let towers whose convolutions see the padding read every sound as they read it alone.
 
-    Qwen3-Omni's encoder pads all chunks of a batch to the longest, and its convolutions see that:
-    a sound shorter than one chunk would depend on the sounds beside it.
+    Gemma3n's encoder strides over frames past a sound's end, and its last state depends on whether
+    there are any. Qwen3-Omni's pads all chunks of a batch to the longest, which a sound shorter
+    than one chunk is without when it is alone.
     """
-    towers: list[Any] = [m for m in model.modules() if hasattr(m, "n_window_infer")]
-    for tower in towers:
-        tower.forward = _one_by_one(tower.forward, 2 * tower.n_window)
+    for tower in model.modules():
+        if not isinstance(tower, PreTrainedModel):
+            continue
+        if "audio_mel_mask" in inspect.signature(tower.forward).parameters:
+            tower.forward = _by_length(tower.forward)
+        elif hasattr(tower, "n_window_infer"):
+            tower.forward = _one_by_one(tower.forward, 2 * tower.n_window)
+
+
+def _by_length(forward: Any) -> Any:
+    """For sounds padded to one length: those of equal length share a call."""
+
+    def run(mel: Tensor, padding: Tensor, **more: Any) -> Any:
+        lengths = (~padding).sum(dim=1)
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for length in set(lengths.tolist()):
+            rows = (lengths == length).nonzero()[:, 0]
+            out = forward(mel[rows, :length], padding[rows, :length], **more)
+            each = zip(rows.tolist(), out.last_hidden_state, out.audio_mel_mask, strict=True)
+            found.update({row: (states, mask) for row, states, mask in each})
+        states, masks = zip(*(found[row] for row in range(len(mel))), strict=True)
+        out.last_hidden_state = pad_sequence(list(states), batch_first=True)
+        out.audio_mel_mask = pad_sequence(list(masks), batch_first=True, padding_value=True)
+        return out
+
+    return run
 
 
 def _one_by_one(forward: Any, chunk: int) -> Any:
+    """For sounds end to end: each has its own call when one is shorter than a chunk."""
+
     def run(features: Tensor, feature_lens: Tensor, **more: Any) -> Any:
         lengths = feature_lens.tolist()
         if min(lengths) >= chunk or len(set(lengths)) == 1:

@@ -86,15 +86,19 @@ def qwen2_audio(folder: Path) -> Path:
     return tiny.save(folder, model, words, "Qwen2AudioProcessor", sound=whisper(2))
 
 
-VOXTRAL_SPECIAL = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>"}
-VOXTRAL_SPECIAL |= {24: "[AUDIO]", 25: "[BEGIN_AUDIO]"}
+MISTRAL = (
+    "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS]"
+    " [/TOOL_RESULTS] [TOOL_CALLS] [IMG] <pad> [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX]"
+    " [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CONTENT] <20> <21> <22> <23> [AUDIO] [BEGIN_AUDIO]"
+    " <26> <27> <28> <29> <30> <31> <32> <33> [TRANSCRIBE] <35>"
+).split()
+"""Special tokens where Voxtral's `tekken.json` has them."""
 
 
 def tekken() -> dict[str, Any]:
     """A `tekken.json` of single bytes, with the special tokens where Voxtral has them."""
     special = [
-        {"rank": i, "token_str": VOXTRAL_SPECIAL.get(i, f"<SPECIAL_{i}>"), "is_control": True}
-        for i in range(32)
+        {"rank": i, "token_str": token, "is_control": True} for i, token in enumerate(MISTRAL)
     ]
     one = [
         {"rank": i, "token_bytes": base64.b64encode(bytes([i])).decode(), "token_str": None}
@@ -104,8 +108,8 @@ def tekken() -> dict[str, Any]:
         "config": {
             "pattern": r"[^\s]+|\s+",
             "num_vocab_tokens": 256,
-            "default_vocab_size": 256 + 32,
-            "default_num_special_tokens": 32,
+            "default_vocab_size": 256 + len(MISTRAL),
+            "default_num_special_tokens": len(MISTRAL),
             "version": "v7",
         },
         "vocab": one,
@@ -123,7 +127,7 @@ def voxtral(folder: Path) -> Path:
     """Voxtral: a Mistral `tekken.json`, no chat template, windows of 30 seconds side by side."""
     text = {
         "model_type": "llama",
-        "vocab_size": 288,
+        "vocab_size": 256 + len(MISTRAL),
         "hidden_size": WIDTH,
         "intermediate_size": 2 * WIDTH,
         "num_hidden_layers": LAYERS,
@@ -205,7 +209,7 @@ def gemma3n(folder: Path) -> Path:
         text_config=text,
         vision_config={
             "architecture": "test_resnet",
-            "hidden_size": 64 if TIMM else 16,
+            "hidden_size": 96 if TIMM else 16,
             "vocab_size": 8,
             "vocab_offset": first,
         },
@@ -231,6 +235,7 @@ def gemma3n(folder: Path) -> Path:
             eoa_token_id=GEMMA3N["eoa_token"],
         ),
     )
+    torch.manual_seed(1)  # of the first few, one whose encoder does not die at a sound's end
     model = Gemma3nForConditionalGeneration(config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
