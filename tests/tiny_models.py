@@ -120,7 +120,7 @@ def tokenizer(
         ["<|im_start|>", *first],
         TEMPLATE,
         {"im_start_token": "<|im_start|>", **named},
-        pad="<|pad|>",
+        pad="<|endoftext|>",
         eos="<|im_end|>",
         last=last,
     )
@@ -319,14 +319,25 @@ def save(
     image: Any = None,
     sound: Any = None,
     own: Mapping[str, Any] | None = None,
+    fast: bool = False,
+    reads: str = "Qwen2Tokenizer",
 ) -> Path:
-    """Write the folder as the family's hub repositories have it."""
+    """Write the folder as the family's hub repositories have it.
+
+    Those name the image processor that was current when they were made, `fast` or not, and the
+    class that reads the tokenizer.
+    """
     model.eval().save_pretrained(folder)
     words.save_pretrained(folder)
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    about["tokenizer_class"] = reads
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
     parts: dict[str, Any] = {}
     for part in (sound, image):
         parts |= part.to_dict() if part is not None else {}
     parts.pop("mel_filters", None)
+    if image is not None:
+        parts["image_processor_type"] = type(image).__name__.removesuffix("Pil") + "Fast" * fast
     if parts:
         parts["processor_class"] = processor
         text = json.dumps(parts, default=str)

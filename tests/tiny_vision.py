@@ -77,7 +77,9 @@ def _qwen3_vl(folder: Path, config: Any, model: Any, **text: Any) -> Path:
     image = Qwen2VLImageProcessorPil(
         patch_size=16, merge_size=2, temporal_patch_size=2, size=side, image_mean=[0.5] * 3
     )
-    return tiny.save(folder, stirred(model(whole)), words, "Qwen3VLProcessor", image=image)
+    return tiny.save(
+        folder, stirred(model(whole)), words, "Qwen3VLProcessor", image=image, fast=True
+    )
 
 
 def qwen3_vl(folder: Path) -> Path:
@@ -155,6 +157,7 @@ def gemma3(folder: Path) -> Path:
         "Gemma3Processor",
         image=Gemma3ImageProcessorPil(size={"height": 56, "width": 56}),
         own={"image_seq_length": 4},
+        reads="PreTrainedTokenizerFast",  # Gemma's own class would read other bytes than these
     )
 
 
@@ -195,6 +198,7 @@ def internvl(folder: Path) -> Path:
         words,
         "InternVLProcessor",
         image=GotOcr2ImageProcessorPil(size={"height": 56, "width": 56}, max_patches=4),
+        fast=True,
         own={"image_seq_length": 4},
     )
 
@@ -252,6 +256,7 @@ def smolvlm(folder: Path) -> Path:
         "SmolVLMProcessor",
         image=image,
         own={"image_seq_len": 4},
+        reads="GPT2Tokenizer",
     )
 
 
