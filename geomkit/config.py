@@ -35,7 +35,7 @@ from pydantic_settings import (
 )
 
 from geomkit.errors import UsageError
-from geomkit.places import HUB_ID, CheckpointSpec, check_distinct, check_source
+from geomkit.places import HUB_ID, CheckpointSpec, check_distinct, check_name, check_source
 from geomkit.plans import CaptureConfig
 from geomkit.project import listed, near, read
 
@@ -188,7 +188,7 @@ def _check_environment() -> None:
 
 def _check_named(name: str, one: Named, settings: Settings, where: str) -> None:
     try:
-        CheckpointSpec.parse(f"{name}=source")
+        check_name(name)
     except UsageError as cause:
         raise UsageError(f"In {where}, checkpoints: {cause}") from cause
     if one.revision and not (HUB_ID.fullmatch(one.source) and "@" not in one.source):

@@ -44,17 +44,24 @@ class CheckpointSpec:
         source = source if equals else text
         bare = source.rstrip("/").rpartition("/")[2].partition("@")[0].rpartition(":")[2]
         name = name if equals else bare
-        if not NAME.fullmatch(name) or not source:
-            raise UsageError(
-                f"Expected NAME=SOURCE with a NAME of letters, digits, '.', '_', '-', at most 64,"
-                f" got '{text}'."
-            )
-        if TAKEN.fullmatch(name) or DEVICES.fullmatch(name) or name.endswith("."):
-            raise UsageError(
-                f"Expected NAME=SOURCE with a NAME that can be a folder of the run, got '{name}',"
-                " which a run or a file system keeps for itself: choose another."
-            )
+        if not source:
+            raise UsageError(f"Expected NAME=SOURCE, got no source in '{text}'.")
+        check_name(name)
         return cls(name, source)
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError unless a name can be a folder of a run, on any file system."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            "Expected NAME=SOURCE with a NAME of letters, digits, '.', '_', '-', at most 64, got"
+            f" the name '{name}'."
+        )
+    if TAKEN.fullmatch(name) or DEVICES.fullmatch(name) or name.endswith("."):
+        raise UsageError(
+            f"Expected NAME=SOURCE with a NAME that can be a folder of the run, got '{name}',"
+            " which a run or a file system keeps for itself: choose another."
+        )
 
 
 def check_distinct(specs: Sequence[CheckpointSpec]) -> None:
