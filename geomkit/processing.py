@@ -37,6 +37,7 @@ try:
         processor_class_from_name,
     )
 
+    from geomkit.sounds import beside, longest
     from geomkit.voxtral import SoundingVoxtral
 except ImportError as cause:  # it looks for torchvision, and trusts that what it finds imports
     raise MissingExtra(
@@ -148,6 +149,7 @@ def load_processor(folder: str | Path, *, revision: str | None = None) -> Proces
 
     Raises:
         CheckpointError: a part of it is missing or cannot be read.
+        MissingExtra: its family's processor needs a package that is not installed.
     """
     place = str(folder)
     try:
@@ -158,6 +160,8 @@ def load_processor(folder: str | Path, *, revision: str | None = None) -> Proces
             f"Expected a tokenizer and, for media, an image processor and a feature extractor in"
             f" {place}; they cannot be loaded ({cause}). Save the processor beside the weights."
         ) from cause
+    except ImportError as cause:
+        raise MissingExtra(f"The processor of {place} needs another package: {cause}") from cause
 
 
 def _load(place: str, hub: Mapping[str, Any]) -> Processor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor
+from transformers.models.smolvlm import processing_smolvlm
 
 from geomkit import processing
-from geomkit.errors import CheckpointError
+from geomkit.errors import CheckpointError, MissingExtra
 from geomkit.processing import Shown, load_processor, repad, token_sha
 from tests.tiny_models import FAMILIES, RATE, hf_processor, pictures, saved, sounds
 
@@ -23,7 +26,7 @@ ASKED = "\nSummarize the above {} in one word:"
 def shown(theirs: Any, modality: str, media: list[Any]) -> tuple[list[str], list[Shown]]:
     content: list[dict[str, str]] = [{"type": modality}] if modality != "text" else []
     turn = [*content, {"type": "text", "text": ASKED.format(modality)}]
-    text = theirs.apply_chat_template(
+    text = theirs.tokenizer.apply_chat_template(  # no video processor is asked for
         [{"role": "user", "content": turn}], add_generation_prompt=True, tokenize=False
     )
     texts = [text if modality != "text" else f"{text}{m}" for m in media]
@@ -164,6 +167,39 @@ def test_token_sha_sees_every_real_token() -> None:
     a, b, c = token_sha(ours.encode([Shown(t, "text") for t in ("abc", "abd", "abc!")]))
     assert len({a, b, c}) == 3
     assert token_sha(ours.encode([Shown("abc", "text")])) == (a,)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava_next", "qwen3_vl", "smolvlm", "internvl"])
+@pytest.mark.parametrize("form", ["one file", "old"])
+def test_every_form_of_a_hub_folder_gives_the_same_inputs(
+    family: str, form: str, tmp_path: Path
+) -> None:
+    """Processors were a file a part once, with the template as JSON; now they are one file."""
+    folder = shutil.copytree(saved(family), tmp_path / family)
+    if form == "one file":
+        theirs = hf_processor(folder)
+        whole = theirs.to_dict() | {"image_processor": theirs.image_processor.to_dict()}
+        whole.pop("video_processor", None)
+        (folder / "preprocessor_config.json").unlink()
+        (folder / "processor_config.json").write_text(json.dumps(whole, default=str))
+    else:
+        template = folder / "chat_template.jinja"
+        text = json.dumps({"chat_template": template.read_text()})
+        (folder / "chat_template.json").write_text(text)
+        template.unlink()
+    ours, usual = load_processor(folder), load_processor(saved(family))
+    assert (ours.chat_template, ours.modalities) == (usual.chat_template, usual.modalities)
+    assert (ours.media_tokens, ours.vocabulary_sha) == (usual.media_tokens, usual.vocabulary_sha)
+    _, rows = shown(hf_processor(saved(family)), "image", pictures(2))
+    equal(ours.encode(rows), usual.encode(rows))
+
+
+def test_a_package_that_a_family_s_processor_needs_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    with pytest.raises(MissingExtra, match="pip install num2words"):
+        load_processor(saved("smolvlm"))
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
