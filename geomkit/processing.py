@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from geomkit.errors import CheckpointError, MissingExtra
-from geomkit.sounds import beside, longest
 from geomkit.types import Modality
 
 try:
@@ -37,6 +36,7 @@ try:
         processor_class_from_name,
     )
 
+    from geomkit.sounds import beside, longest
     from geomkit.sounds import beside, longest
     from geomkit.voxtral import SoundingVoxtral
 except ImportError as cause:  # it looks for torchvision, and trusts that what it finds imports
@@ -116,7 +116,16 @@ class Processor:
         if rows[0].modality == "audio":
             given["audio"] = [row.media for row in rows]
             given["audio_kwargs"] = {"sampling_rate": self.rate}
-        return dict(self.inner(text=texts, **given, text_kwargs=asked, return_tensors="pt"))
+        found = dict(self.inner(text=texts, **given, text_kwargs=asked, return_tensors="pt"))
+        self._check_shown(found, rows[0].modality)
+        return found
+
+    def _check_shown(self, inputs: Mapping[str, torch.Tensor], modality: Modality) -> None:
+        """Raise where a row's media give no token: its states would be the prompt's alone."""
+        ids = self.media_tokens.get(modality, ())
+        stand = torch.isin(inputs["input_ids"], torch.tensor(ids)).any(dim=1)
+        if ids and not (bool(stand.all()) and all(t.numel() for t in inputs.values())):
+            raise ValueError(f"the {modality} is too short to give a single token")
 
 
 def repad(inputs: Mapping[str, torch.Tensor], side: str, extra: int, pad: int) -> dict[str, Any]:
