@@ -41,6 +41,15 @@ def weights(repo: str, commit: str, files: tuple[str, ...]) -> None:
         )
 
 
+def everything(repo: str, commit: str) -> Path:
+    """The folder of one commit with all its files, to be copied; nothing here opens them.
+
+    Raises:
+        CheckpointError: it cannot be reached.
+    """
+    return _snapshot(repo, commit, ("*",))
+
+
 def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import errors, snapshot_download  # the client, which no help needs
 

@@ -219,12 +219,11 @@ def _base_of(adapter: Path) -> tuple[str, Place]:
 def _complete(place: Place) -> None:
     """Fetch the weights of a place where the hub has them, or miss them."""
     folder = Path(place.where)
-    if not place.repo:
-        vetting.check_weights(folder)
-        return
-    inside = "" if folder.name == place.revision else f"{folder.name}/"
-    files = tuple(f"{inside}{name}" for name in vetting.weight_files(folder))
-    hub.weights(place.repo, str(place.revision), files)
+    if place.repo:
+        inside = "" if folder.name == place.revision else f"{folder.name}/"
+        files = tuple(f"{inside}{name}" for name in vetting.weight_files(folder))
+        hub.weights(place.repo, str(place.revision), files)
+    vetting.check_weights(folder)
 
 
 def json_beside(place: Place, name: str) -> dict[str, Any]:

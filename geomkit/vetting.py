@@ -20,6 +20,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODULES = "modules.json"  # of a sentence-transformers folder
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+LFS = b"version https://git-lfs"  # how a file begins that git has not fetched
+DEEPEST = 10_000  # blocks; a configuration is built before its weights are looked at
 LARGEST = 64 << 20  # bytes of JSON that are read; a large index has two or three million
 LONGEST = 200  # characters that are kept of an error of another library
 
@@ -124,6 +126,8 @@ def _check_keys(config: Mapping[str, Any], path: Path) -> None:
                 f"Expected settings of a model in {path}, got '{_short(key)}', which is a private"
                 " part of transformers and no honest tool writes: do not use this checkpoint."
             )
+        if key.endswith("layers") and isinstance(value, int) and value > DEEPEST:
+            raise CheckpointError(f"Expected at most {DEEPEST} layers in {path}, got {value}.")
         if key in KERNELS and not _is_word(value):
             raise CheckpointError(
                 f"Expected the name of an implementation for '{key}' in {path}, got"
@@ -224,8 +228,11 @@ def _plain(names: Any) -> bool:
 
 def check_weights(folder: Path) -> None:
     """Raise CheckpointError unless the weights of a folder are there, as safetensors."""
-    missing = [name for name in weight_files(folder) if not (folder / name).is_file()]
+    files = weight_files(folder)
+    missing = [name for name in files if not (folder / name).is_file()]
     if not missing:
+        for name in files:
+            _check_header(folder / name)
         return
     pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
     if pickles:
@@ -237,6 +244,19 @@ def check_weights(folder: Path) -> None:
     raise CheckpointError(
         f"Expected {missing[0]} in {folder}, found no weights (only safetensors are read)."
     )
+
+
+def _check_header(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            return
+    except (SafetensorError, OSError) as cause:
+        with path.open("rb") as file:
+            pointer = file.read(len(LFS)) == LFS
+        got = "a git-lfs pointer: fetch the file with git lfs pull" if pointer else str(cause)
+        raise CheckpointError(f"Expected safetensors in {path}, got {_short(got)}.") from cause
 
 
 def _short(text: str) -> str:

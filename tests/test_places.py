@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM
 
-from geomkit import sandbox, vetting
+from geomkit import cli, sandbox, vetting
 from geomkit.checkpoints import load_checkpoint, load_checkpoints
 from geomkit.errors import CheckpointError, UsageError
 from geomkit.places import CheckpointSpec, check_distinct, check_source, locate
 from geomkit.processing import load_processor
+from geomkit.store import open_run
 from tests.tiny_models import adapter, saved
 
 INSIDE = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|up_proj)"
@@ -132,6 +134,33 @@ def test_an_adapter_repository_brings_its_base_at_its_revision(
     # A folder with the same adapter says the same of its base, and has no revision of its own.
     assert locate(str(folder)).model.revision == FIRST
     assert locate(str(folder)).revision is None
+
+
+def test_a_hub_adapter_goes_through_the_command_line(
+    cached: Cache,
+    tmp_path: Path,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cached("org/model", saved("qwen2_vl"), FIRST, "main")
+    cached("me/lora", trained, SECOND, "v2")
+    rows = [json.dumps({"id": str(i), "text": f"thing number {i}"}) for i in range(4)]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    (tmp_path / "geomkit.toml").write_text(
+        "[checkpoints]\nmine = { source = 'me/lora', revision = 'v2' }\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ("--ckpt", "before=org/model", "--ckpt", "mine", "--data", "in.jsonl", "--out", "run")
+    monkeypatch.setattr(sys, "argv", ["geomkit", "capture", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert not stopped.value.code, capsys.readouterr().err
+    records = open_run(tmp_path / "run").checkpoints()
+    assert [r.revision for r in records] == [FIRST, SECOND]
+    assert records[1].source == f"me/lora@v2 (hub; an adapter on org/model at {FIRST[:12]})"
+    assert records[1].adapter_sha
+    assert not records[0].adapter_sha
 
 
 @pytest.mark.parametrize(
@@ -288,6 +317,7 @@ def test_transformers_itself_ignores_the_private_attention_key(tmp_path: Path) -
         ({"model_type": 3}, "architecture that transformers .* has"),
         ({"model_type": None}, "architecture that transformers .* has"),
         ({"text_config": {"hidden_size": "wide"}}, "transformers refuses it"),
+        ({"text_config": {"num_hidden_layers": 10**9}}, "at most 10000 layers"),
     ],
 )
 def test_a_hostile_config_is_refused(
@@ -353,6 +383,49 @@ def test_pickles_get_a_clear_refusal(tmp_path: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match="found no weights"):
         locate(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "header too small"),
+        (b"<html>404</html>" * 9, "header too large"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n", "git lfs pull"),
+        (None, "Expected safetensors in"),
+    ],
+)
+def test_damaged_weights_are_refused(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    path = copied(saved("qwen2_vl"), tmp_path / "m") / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(CheckpointError, match=sentence):
+        load_checkpoint("m", str(path.parent))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b"[" * 100_000),
+        ("tokenizer_config.json", b"[" * 100_000),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b'{"tokenizer_class": 3}'),
+        ("preprocessor_config.json", b"[]"),
+        ("preprocessor_config.json", b'{"image_processor_type": "os"}'),
+        (
+            "preprocessor_config.json",
+            b'{"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}}',
+        ),
+    ],
+)
+def test_a_hostile_processor_is_refused_and_not_run(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    folder = copied(saved("qwen2_vl"), tmp_path / "m")
+    mark = trap(folder, "own.py")
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="Expected a tokenizer and, for media"):
+        load_processor(folder)
+    assert not mark.exists()
 
 
 def test_an_adapter_in_a_pickle_is_refused(tmp_path: Path, trained: Path) -> None:

@@ -15,11 +15,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geomkit import hub
 from geomkit.checkpoints import load_checkpoint, locate
 from geomkit.errors import TrainingError
 from geomkit.processing import load_processor
@@ -151,7 +151,7 @@ def _folder(base: str) -> Path:
     if not place.repo:
         return Path(place.where)
     # All of the repository: what is beside the weights is copied, though never opened.
-    return Path(snapshot_download(place.repo, revision=place.revision))
+    return hub.everything(place.repo, str(place.revision))
 
 
 def _refuse_other_base(adapter: Path, model: nn.Module) -> None:
