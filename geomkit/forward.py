@@ -7,6 +7,7 @@ first checkpoint's tower outputs are handed to the others.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,7 @@ Outputs = dict[str, list[Any]]
 
 
 class Towers:
-    """Tower outputs of one batch, by the fingerprint of the towers' weights."""
+    """Tower outputs of one batch, by the towers' weights and settings."""
 
     def __init__(self) -> None:
         """Nothing has run yet."""
@@ -35,8 +36,7 @@ class Towers:
     @contextmanager
     def shared(self, checkpoint: Checkpoint) -> Iterator[None]:
         """Inside, towers that already ran on this batch give their output again."""
-        key = f"{checkpoint.fingerprint.towers} {next(checkpoint.decoder.parameters()).dtype}"
-        known = self._seen.setdefault(key, {})
+        known = self._seen.setdefault(_towers_key(checkpoint), {})
         modules = towers(checkpoint)
         before: dict[str, Any] = {
             name: vars(module).get("forward") for name, module in modules.items()
@@ -51,6 +51,22 @@ class Towers:
                     del module.forward
                 else:
                     module.forward = before[name]
+
+
+def _towers_key(checkpoint: Checkpoint) -> str:
+    """What a tower's output depends on beside its input: weights, precision and settings.
+
+    Settings are the whole configuration but the decoder's: which layer of a tower is read stands
+    in the model's own part of it.
+    """
+    config = checkpoint.model.config
+    text, named = config.get_text_config(), config.to_dict()
+    settings = {k: v for k, v in named.items() if getattr(config, k, None) is not text}
+    for about in ("_name_or_path", "architectures", "transformers_version"):
+        settings.pop(about, None)
+    dtype = next(checkpoint.decoder.parameters()).dtype
+    told = json.dumps(settings, sort_keys=True, default=str)
+    return f"{checkpoint.fingerprint.towers} {dtype} {told}"
 
 
 def towers(checkpoint: Checkpoint) -> dict[str, nn.Module]:

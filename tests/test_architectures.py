@@ -172,3 +172,27 @@ def test_the_side_of_the_padding_moves_no_state(case: Case) -> None:
             for side in ("left", "right")
         ]
         assert deviation(*sides) < 1e-5
+
+
+def test_towers_that_are_read_at_another_layer_are_not_shared(tmp_path: Path) -> None:
+    """Equal weights are not enough: the configuration says which layer's features are used."""
+    other = shutil.copytree(saved("llava_next"), tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["vision_feature_layer"] = -1
+    (other / "config.json").write_text(json.dumps(config))
+    data = written(tmp_path / "data", ("text", "image"))
+    both = capture(tmp_path / "both", data, 8, {"one": saved("llava_next"), "two": other})
+    alone = capture(tmp_path / "alone", data, 8, {"two": other})
+    np.testing.assert_array_equal(
+        both.states("two", "embed", "mean")[0], alone.states("two", "embed", "mean")[0]
+    )
+    seen = [both.activations(name, "embed", "image", "mean").states for name in ("one", "two")]
+    assert np.abs(seen[0] - seen[1]).max() > 1e-3
+
+
+def test_images_that_a_text_model_cannot_see_are_recorded(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", ("text", "image"))
+    run = capture(tmp_path / "run", data, 8, {"one": saved("qwen3")})
+    reasons = {(row["modality"], row["reason"]) for row in run.skipped()}
+    assert reasons == {("image", "this checkpoint cannot be shown image")}
+    assert run.states("one", "final_norm")[1].sum() == len(SAMPLES)
