@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from geomkit.errors import CaptureError, SampleError
+from geomkit.errors import CaptureError, MissingExtra, SampleError
 from geomkit.media import MAX_PIXELS, image_and_note, load_audio
 from geomkit.processing import Processor, Shown, token_sha
 from geomkit.prompts import cut, render
 from geomkit.types import Plan, Row, Sample
-from geomkit.video import load_video, video_note
+from geomkit.video import EXTRA, load_video, video_note
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +41,15 @@ class Reader:
     processor: Processor
     text_tokens: int
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        """Refuse rows that this installation, not the checkpoint, cannot show.
+
+        Raises:
+            MissingExtra: an extra would make them readable.
+        """
+        if any(row.modality in self.processor.lacking for row in self.plan.rows):
+            raise MissingExtra(f"{EXTRA}, or leave video out with --modalities.")
 
     def read(self, indexes: Sequence[int]) -> Batch:
         """The batch of these plan rows, all of one modality."""

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from geomkit.errors import CheckpointError, MissingExtra
+from geomkit.errors import CheckpointError, GeomkitError, MissingExtra
 from geomkit.types import Modality
+from geomkit.video import torchvision_works, video_arguments
 
 try:
     from transformers import (
@@ -29,6 +30,7 @@ try:
         AutoFeatureExtractor,
         AutoImageProcessor,
         AutoTokenizer,
+        AutoVideoProcessor,
         ProcessorMixin,
     )
     from transformers.models.auto.processing_auto import (
@@ -36,7 +38,6 @@ try:
         processor_class_from_name,
     )
 
-    from geomkit.sounds import beside, longest
     from geomkit.sounds import beside, longest
     from geomkit.voxtral import SoundingVoxtral
 except ImportError as cause:  # it looks for torchvision, and trusts that what it finds imports
@@ -63,7 +64,7 @@ class Shown:
 
     rendered: str
     modality: Modality
-    media: Any = None  # PIL image, float32 samples, or None for text
+    media: Any = None  # PIL image, float32 samples, Clip, or None for text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +79,7 @@ class Processor:
     chat_template: str
     # Modality -> ids that stand for its content in `input_ids`; empty for a text model.
     media_tokens: Mapping[Modality, tuple[int, ...]] = field(default_factory=dict)
+    lacking: tuple[Modality, ...] = ()  # what the checkpoint reads and this installation cannot
 
     @property
     def takes_parts(self) -> bool:
@@ -116,6 +118,8 @@ class Processor:
         if rows[0].modality == "audio":
             given["audio"] = [row.media for row in rows]
             given["audio_kwargs"] = {"sampling_rate": self.rate}
+        if rows[0].modality == "video":
+            given |= video_arguments([row.media for row in rows], self.inner.video_processor)
         found = dict(self.inner(text=texts, **given, text_kwargs=asked, return_tensors="pt"))
         self._check_shown(found, rows[0].modality)
         return found
@@ -164,13 +168,15 @@ def load_processor(folder: str | Path, *, revision: str | None = None) -> Proces
     try:
         # Left out, transformers asks at the terminal whether to run a checkpoint's code.
         return _load(place, {"revision": revision, "trust_remote_code": False})
-    except (OSError, ValueError, TypeError, KeyError) as cause:
+    except GeomkitError:
+        raise
+    except ImportError as cause:
+        raise MissingExtra(f"The processor of {place} needs another package: {cause}") from cause
+    except Exception as cause:  # whatever odd files set off in parsers that expect honest ones
         raise CheckpointError(
             f"Expected a tokenizer and, for media, an image processor and a feature extractor in"
             f" {place}; they cannot be loaded ({cause}). Save the processor beside the weights."
         ) from cause
-    except ImportError as cause:
-        raise MissingExtra(f"The processor of {place} needs another package: {cause}") from cause
 
 
 def _load(place: str, hub: Mapping[str, Any]) -> Processor:
@@ -195,8 +201,18 @@ def _part(name: str, place: str, hub: Mapping[str, Any]) -> Any:
     if name == "feature_extractor":
         return AutoFeatureExtractor.from_pretrained(place, **hub)
     if name == "video_processor":
-        return None  # nothing here shows a video yet
+        return _video_part(place, hub)
     raise ValueError(f"a processor part named '{name}' is not known")
+
+
+def _video_part(place: str, hub: Mapping[str, Any]) -> Any:
+    """None without torchvision, and for a checkpoint that says nothing of how it reads video."""
+    if not torchvision_works():
+        return None
+    try:
+        return AutoVideoProcessor.from_pretrained(place, **hub)
+    except (OSError, ValueError):
+        return None
 
 
 @cache
@@ -216,6 +232,7 @@ def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
     seen: list[Modality] = ["text"]
     seen += ["image"] if getattr(inner, "image_processor", None) is not None else []
     seen += ["audio"] if sound is not None else []
+    seen += ["video"] if getattr(inner, "video_processor", None) is not None else []
     rate = int(sound.sampling_rate) if sound is not None else 0
     return Processor(
         inner=inner,
@@ -225,6 +242,7 @@ def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
         seconds=longest(sound, type(inner)) if rate else 0.0,
         chat_template=getattr(inner, "chat_template", None) or tokenizer.chat_template or "",
         media_tokens={m: ids for m in seen if (ids := _media_token(m, config, inner))},
+        lacking=("video",) if hasattr(inner, "video_processor") and not torchvision_works() else (),
     )
 
 

@@ -6,7 +6,8 @@ kept at a regular stride: every one, every second, every fourth, whichever is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,8 @@ from geomkit.types import Clip, Stored
 MAX_FRAMES = 512
 MAX_BYTES = 2**29
 """What is kept of one video: 512 MiB of frames."""
+FPS = 2.0
+"""Frames a second that are shown of a video whose checkpoint does not say."""
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,gif"
 """Containers that hold their own frames. A playlist would make the decoder open other files."""
 EXTRA = "Video needs torchvision and PyAV, and both to import: pip install 'geomkit[video]'"
@@ -96,6 +99,48 @@ def _checked(clip: Clip) -> Clip:
     if not (np.isfinite(clip.fps) and clip.fps > 0):
         raise SampleError(f"video has no frame rate: got {clip.fps}")
     return clip
+
+
+@cache
+def torchvision_works() -> bool:
+    """True when torchvision is installed and fits this torch; the processors of video need it."""
+    try:
+        import torchvision  # noqa: F401 - whether it imports is the question
+    except (ImportError, RuntimeError, OSError):  # missing, or built for another torch
+        return False
+    return True
+
+
+def video_arguments(clips: Sequence[Clip], processor: Any) -> dict[str, Any]:
+    """What a transformers processor is called with to be shown these clips.
+
+    The checkpoint's own rule says which frames it sees; where it has none, `FPS` a second, spread
+    evenly, as the Qwen families' reference code does.
+    """
+    asked: dict[str, Any] = {"do_sample_frames": True}
+    if getattr(processor, "fps", None) is None and getattr(processor, "num_frames", None) is None:
+        asked["fps"] = FPS
+    if getattr(processor, "cap_pixels_per_frame", True) is None:
+        asked["cap_pixels_per_frame"] = True  # the reference's rule too
+    pairs = [clip if len(clip.frames) > 1 else _doubled(clip) for clip in clips]
+    asked["video_metadata"] = [_metadata(clip) for clip in pairs]
+    return {"videos": [clip.frames for clip in pairs], "videos_kwargs": asked}
+
+
+def _doubled(clip: Clip) -> Clip:
+    """A still: frames are read in pairs, so that one alone would be none."""
+    return Clip(np.repeat(clip.frames, 2, axis=0), clip.fps * 2, clip.seen)
+
+
+def _metadata(clip: Clip) -> dict[str, Any]:
+    count, height, width, _ = clip.frames.shape
+    return {
+        "total_num_frames": count,
+        "fps": clip.fps,
+        "duration": count / clip.fps,
+        "width": width,
+        "height": height,
+    }
 
 
 def video_note(clip: Clip) -> str:
