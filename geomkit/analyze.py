@@ -26,7 +26,7 @@ from geomkit.errors import StoreError, UsageError
 from geomkit.estimates import Result
 from geomkit.generative import generative_loss
 from geomkit.headline import headline
-from geomkit.plans import CaptureConfig, plan_options
+from geomkit.plans import CaptureConfig
 from geomkit.recorded import RECORDED, Cell, difference, measurement
 from geomkit.store import Run
 from geomkit.types import (
@@ -269,13 +269,13 @@ def _provenance(
 def _commands(run: Run, records: Sequence[CheckpointRecord]) -> Iterator[str]:
     """What to type to make this run again, where checkpoints and data are where they were."""
     named = [("--ckpt", f"{r.name}={r.source.partition(' (')[0]}") for r in records]
-    given = [*named, ("--data", run.plan.dataset), *plan_options(run.plan)]
+    given = [*named, ("--data", run.plan.dataset), *run.plan.options]
     given += [
         (f"--{name}", value)
         for name in ("dtype", "attention")
         if (value := getattr(records[0], name)) not in {"", getattr(CaptureConfig(), name)}
     ]
-    yield f"geomkit capture {shlex.join(word for option in given for word in option)}"
+    yield f"geomkit capture {shlex.join(word for option in given for word in option if word)}"
     yield "geomkit report"
 
 

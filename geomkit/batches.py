@@ -7,7 +7,8 @@ its text) keeps its place with the reason; the others of its batch are shown wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 from torch import Tensor
@@ -31,16 +32,22 @@ class Batch:
     n_tokens: Mapping[int, int]
     notes: Mapping[int, str]  # why a row is not ok, or what was cut
 
+    def light(self) -> Batch:
+        """The same rows without their tensors and media."""
+        names = {i: replace(one, media=None) for i, one in self.shown.items()}
+        return replace(self, shown=names, inputs={})
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
-    """Everything that turns a row into something shown."""
+    """Everything that turns a row into something shown. Threads take turns: tokenizers must."""
 
     plan: Plan
     samples: Mapping[str, Sample]
     processor: Processor
     text_tokens: int
     max_pixels: int = MAX_PIXELS
+    turn: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         """Refuse rows that this installation, not the checkpoint, cannot show.
@@ -53,6 +60,25 @@ class Reader:
 
     def read(self, indexes: Sequence[int]) -> Batch:
         """The batch of these plan rows, all of one modality."""
+        with self.turn:
+            return self._read(indexes)
+
+    def halves(self, batch: Batch) -> tuple[Batch, Batch]:
+        """The rows of a batch that are shown, in two batches; each is padded to its own length."""
+        shown = list(batch.shown)
+        middle = len(shown) // 2
+        with self.turn:
+            first, second = (
+                replace(
+                    batch,
+                    shown={i: batch.shown[i] for i in half},
+                    inputs=self.processor.encode([batch.shown[i] for i in half]),
+                )
+                for half in (shown[:middle], shown[middle:])
+            )
+        return first, second
+
+    def _read(self, indexes: Sequence[int]) -> Batch:
         rows = tuple(self.plan.rows[i] for i in indexes)
         shown: dict[int, Shown] = {}
         notes: dict[int, str] = {}

@@ -7,6 +7,7 @@ checkpoints cost one model. Only safetensors are read, and no code that came wit
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPI
 from transformers.utils import logging
 
 from geomkit import fingerprints, hooks, sounds
-from geomkit.errors import CheckpointError, MissingExtra, UsageError
+from geomkit.errors import CheckpointError, MemoryFull, MissingExtra, UsageError
 from geomkit.fingerprints import Fingerprint
 from geomkit.places import (
     CheckpointSpec,
@@ -124,11 +125,12 @@ def load_checkpoint(
 
 
 def load_checkpoints(
-    specs: Sequence[CheckpointSpec], *, dtype: str, attn: str, device: str
+    specs: Sequence[CheckpointSpec], *, dtype: str, attn: str, device: str, device_map: str = ""
 ) -> tuple[Checkpoint, ...]:
     """All checkpoints; those on the same base weights share one model in memory.
 
     Raises:
+        MemoryFull: they do not fit into memory together.
         CheckpointError: a checkpoint cannot be found, loaded completely or understood.
     """
     check_distinct(specs)
@@ -138,7 +140,8 @@ def load_checkpoints(
         place = locate(spec.source)
         base = next((b for b in bases if same_weights(b.place, place.model)), None)
         if base is None:
-            base = _load(spec.name, place.model, dtype=dtype, attn=attn, device=device)
+            where = {"device_map": device_map} if device_map else {}
+            base = _load(spec.name, place.model, dtype=dtype, attn=attn, device=device, **where)
             bases.append(base)
         used = sum(c.model is base.model and bool(c.adapter) for c in loaded)
         one = replace(base, name=spec.name, place=place, revision=place.revision or "")
@@ -147,15 +150,58 @@ def load_checkpoints(
     return tuple(loaded)
 
 
-def _load(name: str, place: Place, *, dtype: str, attn: str, device: str) -> Checkpoint:
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """What is known of a checkpoint from its config alone, before any weight is read."""
+
+    sites: tuple[str, ...]
+    dim: int
+    parameters: int  # of the model that is loaded, an adapter's own not counted
+
+
+def skeleton(spec: CheckpointSpec) -> Skeleton:
+    """The architecture of a checkpoint, built without memory for its weights.
+
+    Raises:
+        CheckpointError: it cannot be found, or its architecture is not supported.
+    """
+    place = locate(spec.source).model
+    try:
+        config = _config(place)
+        with _quiet(), torch.device("meta"):
+            config = getattr(config, "thinker_config", config)
+            kind = _model_class(config)
+            build = kind.from_config if hasattr(kind, "from_config") else kind._from_config  # noqa: SLF001 - the one way that needs no weights
+            model = build(config)
+    except CheckpointError:
+        raise  # it says why already
+    except Exception as cause:  # its own errors, and what odd values set off inside
+        raise CheckpointError(
+            f"Checkpoint '{spec.name}' in {place.described} cannot be understood: {cause}"
+        ) from cause
+    _, module = decoder(model)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Skeleton(hooks.sites(module), int(module.config.hidden_size), parameters)  # type: ignore[union-attr, arg-type]  # a config
+
+
+def _config(place: Place) -> Any:
+    return AutoConfig.from_pretrained(place.where, revision=place.revision, trust_remote_code=False)
+
+
+def _device(asked: str) -> str:
+    """The device itself; of several GPUs, the one that the launcher gives to this process."""
+    if asked != "auto":
+        return asked
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def _load(
+    name: str, place: Place, *, dtype: str, attn: str, device: str, **where: Any
+) -> Checkpoint:
     if dtype not in DTYPES:
         raise UsageError(f"Expected a dtype ({', '.join(DTYPES)}), got '{dtype}'.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        config = AutoConfig.from_pretrained(
-            place.where, revision=place.revision, trust_remote_code=False
-        )
+        config = _config(place)
         with _quiet():
             model, info = _model_class(config).from_pretrained(
                 place.where,
@@ -166,8 +212,14 @@ def _load(name: str, place: Place, *, dtype: str, attn: str, device: str) -> Che
                 trust_remote_code=False,
                 output_loading_info=True,
                 **_chosen(config, attn),
+                **where,
             )
-        model = model.eval().to(device)
+        model = model.eval() if where else model.eval().to(_device(device))
+    except torch.OutOfMemoryError:
+        raise MemoryFull(
+            f"'{name}' does not fit into the memory of {device}: use bfloat16, a larger device or"
+            " --device-map auto."
+        ) from None
     except Exception as cause:  # its own errors, and what odd values set off inside
         raise CheckpointError(
             f"Checkpoint '{name}' cannot be loaded from {place.described}: {cause}"

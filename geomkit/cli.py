@@ -18,8 +18,9 @@ import typer
 from rich.console import Console
 
 from geomkit import __version__
+from geomkit.engines import EngineConfig
 from geomkit.entries import DataConfig
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, UsageError
 from geomkit.options import options
 from geomkit.plans import CaptureConfig
 from geomkit.progress import progress
@@ -143,6 +144,7 @@ def merge(
 
 
 @app.command()
+@options(EngineConfig, panel="Engine")
 @options(DataConfig, panel="Data")
 @options(CaptureConfig, panel="Capture", presets={SANDBOX: {"previews": True}})
 def capture(
@@ -154,6 +156,10 @@ def capture(
         str, typer.Option(help="`sandbox`, a manifest or media folder, hf:NAME, or SUITE:PATH.")
     ] = SANDBOX,
     to: Annotated[Path, typer.Option("--out", help="Run folder; resumed when it is there.")] = RUN,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print plan, batches and sizes; load no weights.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Store what --tokens is asked for.")] = False,
     as_json: Json = False,
     config: ConfigPath = None,
     **given: Any,
@@ -162,13 +168,23 @@ def capture(
 
     Example: geomkit capture --ckpt base --ckpt lco
     """
-    from geomkit import stages
+    from geomkit import stages, summary
 
     settings = _settings(config)
     named, data = settings.named_checkpoints(ckpt), settings.named_data(data)
+    asked = settings.captured(given)
     with progress(err) as shown:
-        run = stages.capture(named, data, to, shown, **settings.captured(given))
-    _show_run(run, as_json=as_json)
+        if dry_run or (asked.get("tokens") and not yes):
+            ahead = stages.preflight(named, data, shown, **asked)
+        else:
+            run = stages.capture(named, data, to, shown, **asked)
+    if dry_run:
+        facts = summary.preflight_facts(ahead)
+        out.print_json(json.dumps(facts)) if as_json else _lines(summary.preflight_lines(ahead))
+    elif asked.get("tokens") and not yes:
+        raise UsageError(summary.token_warning(ahead))
+    else:
+        _show_run(run, as_json=as_json)
 
 
 @app.command()

@@ -5,6 +5,7 @@
     ├── SampleError              a manifest, an image or a sound cannot be used
     ├── CheckpointError          a checkpoint cannot be found, loaded or understood
     ├── CaptureError             the states that were asked for did not appear, or the gate failed
+    │   └── MemoryFull           a model or a batch does not fit into the device's memory
     ├── TrainingError            pairs, scope or merge do not hold what they promise
     ├── StoreError               a run folder or a shard is not what its receipt says
     ├── ProvenanceMismatch       two things are compared that differ in more than weights
@@ -40,6 +41,10 @@ class CheckpointError(GeomkitError):
 
 class CaptureError(GeomkitError):
     """A state that was asked for did not appear, or the gate failed."""
+
+
+class MemoryFull(CaptureError):
+    """A model or a batch does not fit into the device's memory; smaller pieces may."""
 
 
 class TrainingError(GeomkitError):

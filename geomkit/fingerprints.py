@@ -42,7 +42,7 @@ def fingerprint(model: Any, decoder_path: str) -> Fingerprint:
 
 def with_adapter(base: Fingerprint, state: Mapping[str, Tensor], *, outside: bool) -> Fingerprint:
     """The fingerprint of base and adapter together; `outside`: it touches more than the decoder."""
-    adapter = _join({name: tensor_sha(tensor) for name, tensor in state.items()})
+    adapter = adapter_sha(state)
     return replace(
         base,
         weights=_sha((base.weights, adapter)),
@@ -50,6 +50,11 @@ def with_adapter(base: Fingerprint, state: Mapping[str, Tensor], *, outside: boo
         towers=_sha((base.towers, adapter)) if outside else base.towers,
         adapter=adapter,
     )
+
+
+def adapter_sha(state: Mapping[str, Tensor]) -> str:
+    """sha256 of an adapter file's tensors by their names."""
+    return _join({name: tensor_sha(tensor) for name, tensor in state.items()})
 
 
 def tensor_sha(tensor: Tensor) -> str:

@@ -10,17 +10,22 @@ import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from geomkit import pooling
 from geomkit.checkpoints import Checkpoint
-from geomkit.errors import CaptureError
-from geomkit.hooks import tap
-from geomkit.pooling import pooler
+from geomkit.errors import CaptureError, MemoryFull
+from geomkit.hooks import Pool, tap
+from geomkit.pooling import media_mask, pooler
+
+TOKENS = "tokens"  # beside the poolings, in what a site gives
 
 Outputs = dict[str, list[Any]]
 """Tower name -> what it put out, call by call."""
@@ -93,38 +98,125 @@ def _remembered(forward: Any, outputs: list[Any]) -> Any:
     return run
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """Pooled states of one batch, perhaps still on their way from the device to the host."""
+
+    poolings: tuple[str, ...]
+    table: Tensor  # on the host: (poolings, rows, sites, dim), float32
+    tokens: Tensor | None  # on the host: (tokens of all rows, sites, dim), when they were asked for
+    copied: torch.cuda.Event | None  # None where there is nothing to wait for
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Pooling -> float32 `(rows, sites, dim)`, once they have arrived."""
+        self._wait()
+        return dict(zip(self.poolings, self.table.numpy(), strict=True))
+
+    def token_states(self) -> NDArray[np.float32]:
+        """Float32 `(tokens of all rows, sites, dim)`, once they have arrived."""
+        self._wait()
+        if self.tokens is None:
+            raise CaptureError("Expected token states, but only pooled ones were captured.")
+        return self.tokens.numpy()
+
+    def _wait(self) -> None:
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
 def states(
     checkpoint: Checkpoint,
     inputs: Mapping[str, Tensor],
     sites: Sequence[str],
     poolings: Sequence[str],
+    media: Sequence[int] = (),
 ) -> dict[str, NDArray[np.float32]]:
-    """Pooled states of every row: pooling -> float32 `(rows, sites, dim)`.
+    """Pooled states of every row: pooling -> float32 `(rows, sites, dim)`; raises like `run`."""
+    return run(checkpoint, inputs, sites, poolings, media=media).arrays()
+
+
+@torch.inference_mode()
+def run(
+    checkpoint: Checkpoint,
+    inputs: Mapping[str, Tensor],
+    sites: Sequence[str],
+    poolings: Sequence[str],
+    *,
+    media: Sequence[int] = (),
+    tokens: bool = False,
+) -> Pooled:
+    """One forward pass; `media` are the ids of placeholder tokens, for `mean-of-media`.
+
+    On a GPU the states are pooled there and leave it in one copy that nobody waits for.
 
     Raises:
-        CaptureError: out of memory, or a site that does not fire as it should.
+        MemoryFull: the batch does not fit into memory.
+        CaptureError: a site that does not fire as it should.
     """
-    given = to_model(checkpoint, inputs)
-    pool = pooler(poolings, given["attention_mask"])
+    mask = inputs["attention_mask"]
+    placeholders = media_mask(inputs["input_ids"], media) if media else None
+    pool = pooler(poolings, mask, placeholders)
+    if tokens:
+        pool = _with_tokens(pool, mask)
     try:
+        given = to_model(checkpoint, inputs)
         with checkpoint.active() as body, tap(checkpoint.decoder, sites, pool) as seen:
             body(**given, use_cache=False)
-    except torch.OutOfMemoryError as cause:
-        raise CaptureError(
-            f"'{checkpoint.name}' ran out of memory on {len(given['input_ids'])} rows of"
-            f" {given['input_ids'].shape[1]} tokens: use a smaller batch size."
-        ) from cause
-    return {
-        name: torch.stack([seen[site][name].cpu() for site in sites], dim=1).numpy()
-        for name in poolings
-    }
+        return _to_host(seen, sites, poolings, tokens=tokens)
+    except RuntimeError as cause:
+        if not out_of_memory(cause):
+            raise
+        rows, width = inputs["input_ids"].shape
+        raise MemoryFull(
+            f"'{checkpoint.name}' ran out of memory on {rows} rows of {width} tokens: use a larger"
+            " device, bfloat16, shorter texts or smaller media."
+        ) from None
+
+
+def out_of_memory(cause: BaseException) -> bool:
+    """True for the errors with which devices say that their memory is full."""
+    return isinstance(cause, torch.OutOfMemoryError) or (
+        isinstance(cause, RuntimeError) and should_reduce_batch_size(cause)
+    )
+
+
+def _with_tokens(pool: Pool, mask: Tensor) -> Pool:
+    return lambda states: {**pool(states), TOKENS: pooling.tokens(states, mask).float()}
+
+
+def _to_host(
+    seen: Mapping[str, Mapping[str, Tensor]],
+    sites: Sequence[str],
+    poolings: Sequence[str],
+    *,
+    tokens: bool,
+) -> Pooled:
+    """One table of all sites and poolings, and its copy to the host on its way."""
+
+    def stacked(name: str) -> Tensor:
+        device = seen[sites[-1]][name].device  # blocks may lie on several devices
+        return torch.stack([seen[site][name].to(device) for site in sites], dim=1)
+
+    token_states = _copy(stacked(TOKENS))[0] if tokens else None
+    table, copied = _copy(torch.stack([stacked(name) for name in poolings]))  # the later of the two
+    return Pooled(tuple(poolings), table, token_states, copied)
+
+
+def _copy(table: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    if not table.is_cuda:
+        return table.cpu(), None
+    host = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
+    host.copy_(table, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch annotates it halfway
+    copied.record(torch.cuda.current_stream(table.device))
+    return host, copied
 
 
 def to_model(checkpoint: Checkpoint, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs on the model's device, media in its precision."""
-    one = next(checkpoint.decoder.parameters())
+    """Inputs on the device where the model takes them, media in its precision."""
+    device = next(checkpoint.body.parameters()).device
+    dtype = next(checkpoint.decoder.parameters()).dtype
     return {
-        name: tensor.to(one.device, one.dtype if tensor.is_floating_point() else tensor.dtype)
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in inputs.items()
     }

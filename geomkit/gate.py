@@ -4,6 +4,7 @@
     alone_equals_batched  a row's states do not depend on the rows beside it
     left_equals_right     nor on the side and amount of the padding
     finite                no state is NaN or infinite
+    merged_equals_adapter a merged checkpoint agrees with the adapter it was made from, if here
 
 Deviations are the largest relative distance `||a - b|| / ||b||` over rows, sites and poolings.
 """
@@ -22,10 +23,12 @@ from geomkit.checkpoints import Checkpoint
 from geomkit.errors import CaptureError
 from geomkit.forward import states, to_model
 from geomkit.hooks import stream, tap
+from geomkit.places import json_beside
 from geomkit.pooling import pooler
 from geomkit.processing import Processor, repad
 
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+ROWS = 8  # of a batch that are looked at: checks repeat the forward pass several times
 EXTRA_PADDING = 2  # so that a batch of equal lengths is padded too
 
 States = Mapping[str, NDArray[np.float32]]
@@ -41,13 +44,14 @@ def check(
     """All checks of one checkpoint on one batch: "modality.check" -> passed, value, tolerance."""
     dtype = str(next(checkpoint.decoder.parameters()).dtype).removeprefix("torch.")
     tolerance = TOLERANCE[dtype]
-    here = states(checkpoint, batch.inputs, sites, poolings)
+    media = processor.media_tokens.get(batch.rows[0].modality, ())
+    here = states(checkpoint, batch.inputs, sites, poolings, media)
     finite = all(bool(np.isfinite(table).all()) for table in here.values())
     pad = processor.tokenizer.pad_token_id
 
     def padded(side: str) -> States:
         shifted = repad(batch.inputs, side, EXTRA_PADDING, pad)
-        return states(checkpoint, shifted, sites, poolings)
+        return states(checkpoint, shifted, sites, poolings, media)
 
     found = {
         "hook_equals_hf": _verdict(_hook_against_hf(checkpoint, batch, sites), 0.0),
@@ -58,6 +62,36 @@ def check(
         "finite": {"passed": finite, "value": None, "tolerance": None},
     }
     return {f"{batch.rows[0].modality}.{name}": result for name, result in found.items()}
+
+
+def merged_pairs(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[Checkpoint, Checkpoint], ...]:
+    """Merged checkpoints with the adapters they were made from, by the adapter's hash."""
+    adapters = {c.fingerprint.adapter: c for c in checkpoints if c.adapter}
+    made_from = {c.name: json_beside(c.place, "merge.json").get("adapter_sha") for c in checkpoints}
+    return tuple(
+        (c, adapters[sha])
+        for c in checkpoints
+        if not c.adapter and (sha := made_from[c.name]) in adapters
+    )
+
+
+def check_merged(
+    merged: Checkpoint, adapter: Checkpoint, processor: Processor, batches: Sequence[Batch]
+) -> dict[str, dict[str, Any]]:
+    """Whether both give the same states; the files' precision, if lower, sets the tolerance."""
+    written = str(json_beside(merged.place, "merge.json").get("dtype", "")).removeprefix("torch.")
+    running = str(next(merged.decoder.parameters()).dtype).removeprefix("torch.")
+    tolerance = max(TOLERANCE[running], TOLERANCE.get(written, 0.0))
+    both = [s for s in merged.sites if s in adapter.sites]
+    results = {}
+    for batch in batches:
+        media = processor.media_tokens.get(batch.rows[0].modality, ())
+        ours, theirs = (
+            states(one, batch.inputs, both, ("last", "mean"), media) for one in (merged, adapter)
+        )
+        name = f"{batch.rows[0].modality}.merged_equals_adapter"
+        results[name] = _verdict(deviation(ours, theirs), tolerance)
+    return results
 
 
 def require(name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -130,7 +164,9 @@ def _alone(
     worst = 0.0
     for index in {order[0], order[-1]}:
         place = list(batch.shown).index(index)
-        alone = states(checkpoint, processor.encode([batch.shown[index]]), sites, poolings)
+        shown = batch.shown[index]
+        media = processor.media_tokens.get(shown.modality, ())
+        alone = states(checkpoint, processor.encode([shown]), sites, poolings, media)
         beside = {name: table[place : place + 1] for name, table in here.items()}
         worst = max(worst, deviation(beside, alone))
     return worst

@@ -6,20 +6,32 @@ It is written before anything is run, hashed, and the same for every checkpoint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from geomkit.buckets import extent, grouped
 from geomkit.errors import SampleError, UsageError
-from geomkit.prompts import PRESETS, prompts
+from geomkit.prompts import prompts
 from geomkit.sources import encoded_sha
 from geomkit.types import MODALITIES, Clip, Modality, Plan, Row, Sample, Stored, Waveform
 
 SCHEMA = "geomkit-plan/1"
-POOLINGS = ("last", "mean")  # what `geomkit.pooling` has; named here so that no help needs torch
+POOLINGS = (
+    "last",
+    "mean",
+    "mean-of-media",
+)  # what `geomkit.pooling` has; named here so that no help needs torch
+
+COUNTS = ("limit", "batch_size", "batch_tokens", "shard_batches", "text_tokens", "max_pixels")
+STORE_DTYPES = ("float32", "bfloat16")
+SHAPING = (  # the options that decide what is shown, in which batches, and what is kept of it
+    "prompt", "modalities", "sites", "poolings", "limit", "batch_size", "batch_tokens",
+    "shard_batches", "text_tokens", "max_pixels", "store_dtype", "tokens",
+)  # fmt: skip
 
 
 def _doc(default: Any, text: str) -> Any:
@@ -33,27 +45,41 @@ class CaptureConfig:
 
     prompt: str = _doc("lco", "Prompt preset (lco, e5v, none) or a sentence with {modality} in it.")
     modalities: tuple[str, ...] = _doc((), "Modalities to show; all that the samples have if none.")
-    sites: tuple[str, ...] = _doc((), "Sites to store; all of the decoder if none.")
-    poolings: tuple[str, ...] = _doc(("last", "mean"), "Poolings to store (last, mean).")
+    sites: tuple[str, ...] = _doc(
+        (), "Sites to store: names, ranges (block_04..block_08), every:4; all if none."
+    )
+    poolings: tuple[str, ...] = _doc(
+        ("last", "mean"), f"Poolings to store ({', '.join(POOLINGS)})."
+    )
     limit: int = _doc(0, "Use only the first so many samples; 0 is all of them.")
-    batch_size: int = _doc(8, "Rows in one forward pass.")
-    shard_batches: int = _doc(32, "Batches in one shard, the unit of work that a resume repeats.")
+    batch_size: int = _doc(32, "Most rows in one forward pass; rows of like length go together.")
+    batch_tokens: int = _doc(16_384, "Most tokens in one forward pass, padding counted.")
+    shard_batches: int = _doc(8, "Batches in one shard, the unit of work that a resume repeats.")
     text_tokens: int = _doc(300, "Longest text content in tokens; the prompt is never cut.")
+    max_pixels: int = _doc(50_000_000, "Largest image that is decoded; a larger one is a bad row.")
+    store_dtype: str = _doc("float32", "Precision of the states on disk (float32, bfloat16).")
+    tokens: bool = _doc(False, "Store the states of every token too: large, asks for --yes.")
     dtype: str = _doc("float32", "Precision of the forward pass (float32, bfloat16, float16).")
     attention: str = _doc("sdpa", "Attention implementation (sdpa, eager, flash_attention_2).")
     device: str = _doc("auto", "Device to run on; auto takes a GPU if there is one.")
+    device_map: str = _doc("", "Spread one model over devices: auto, balanced, sequential.")
+    one_by_one: bool = _doc(
+        False, "Load one checkpoint at a time; done anyway when memory is full."
+    )
     gate: bool = _doc(True, "Stop when the capture's own checks fail; off only records them.")
+    strict: bool = _doc(False, "Stop at a sample that cannot be shown; off records it and goes on.")
     previews: bool = _doc(False, "Keep small thumbnails and short sounds for the report.")
     force: bool = _doc(False, "Replace a run of another plan in the output folder.")
 
     def __post_init__(self) -> None:
         """Refuse values that no capture can have."""
-        lowest = {"limit": 0, "batch_size": 1, "shard_batches": 1, "text_tokens": 1}
-        for name, low in lowest.items():
+        for name in COUNTS:
+            low = int(name != "limit")  # 0 is no limit
             if getattr(self, name) < low:
                 raise UsageError(f"Expected {name} of at least {low}, got {getattr(self, name)}.")
         _known("modality", self.modalities, MODALITIES)
         _known("pooling", self.poolings, POOLINGS)
+        _known("store_dtype", (self.store_dtype,), STORE_DTYPES)
         if not self.poolings:
             raise UsageError(f"Expected at least one pooling ({', '.join(POOLINGS)}), got none.")
 
@@ -87,6 +113,7 @@ def build_plan(dataset: str, samples: Sequence[Sample], config: CaptureConfig) -
             f"Expected samples with {', '.join(config.modalities or MODALITIES)}, got none."
         )
     rows = tuple(_row(i, sample, modality) for i, (sample, modality) in enumerate(shown))
+    extents = [extent(getattr(sample, modality), modality) for sample, modality in shown]
     instructions = prompts(config.prompt)
     return Plan(
         schema=SCHEMA,
@@ -95,19 +122,22 @@ def build_plan(dataset: str, samples: Sequence[Sample], config: CaptureConfig) -
         prompts={m: instructions[m] for m in MODALITIES if any(r.modality == m for r in rows)},
         poolings=config.poolings,
         sites=config.sites,
-        batches=_batches(rows, config.batch_size),
+        batches=grouped(rows, extents, config.batch_size),
         shard_batches=config.shard_batches,
+        store_dtype=config.store_dtype,
+        options=_options(config),
     )
 
 
-def _batches(rows: Sequence[Row], size: int) -> tuple[tuple[int, ...], ...]:
-    own: dict[Modality, list[int]] = {}
-    for row in rows:
-        own.setdefault(row.modality, []).append(row.index)
+def _options(config: CaptureConfig) -> tuple[tuple[str, str], ...]:
+    """The options that shape a plan, where they are not the defaults, as one would type them."""
+    usual = CaptureConfig()
+    given = {name: getattr(config, name) for name in SHAPING}
     return tuple(
-        tuple(indexes[i : i + size])
-        for indexes in own.values()
-        for i in range(0, len(indexes), size)
+        (f"--{name.replace('_', '-')}", str(one).replace("\n", "\\n"))
+        for name, value in given.items()
+        if value != getattr(usual, name)
+        for one in ("",) * (value is True) or (value if isinstance(value, tuple) else (value,))
     )
 
 
@@ -143,28 +173,6 @@ def content_sha(content: Any) -> str:
     else:
         digest.update(f"{content.mode} {content.size} ".encode() + content.tobytes())
     return digest.hexdigest()
-
-
-def plan_options(plan: Plan) -> Iterator[tuple[str, str]]:
-    """The options of `geomkit capture` that made a plan, where they are not the defaults.
-
-    A plan does not hold which samples `--limit` and `--modalities` left out, nor where texts were
-    cut, so these are not told.
-    """
-    usual = CaptureConfig()
-    shown = plan.prompts.items()
-    names = (name for name, of in PRESETS.items() if shown <= of.items())
-    patterns = {prompt.replace(modality, "{modality}") for modality, prompt in shown}
-    prompt = next(names, patterns.pop() if len(patterns) == 1 else usual.prompt)
-    if prompt != usual.prompt:
-        yield "--prompt", prompt.replace("\n", "\\n")
-    yield from (("--sites", site) for site in plan.sites)
-    if plan.poolings != usual.poolings:
-        yield from (("--poolings", pooling) for pooling in plan.poolings)
-    if plan.batches != _batches(plan.rows, usual.batch_size):
-        yield "--batch-size", str(max(len(batch) for batch in plan.batches))
-    if plan.shard_batches != usual.shard_batches:
-        yield "--shard-batches", str(plan.shard_batches)
 
 
 def shard_batches(plan: Plan, number: int) -> Sequence[tuple[int, ...]]:

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import CheckpointError
 from geomkit.store import Run, latest_run, open_run
-from geomkit.types import Analysis
+from geomkit.types import Analysis, Sample
 
 if TYPE_CHECKING:
+    from geomkit.capture import Preflight
+    from geomkit.checkpoints import CheckpointSpec
+    from geomkit.plans import CaptureConfig
     from geomkit.progress import Progress
     from geomkit.training import MergeRecord, TrainingRecord
 
@@ -69,21 +72,40 @@ def capture(
     checkpoints: Sequence[str], data: str, out: Path, report: Progress, **given: Any
 ) -> Run:
     """Capture checkpoints over samples; previews are kept for the sandbox, whose media are made."""
-    from geomkit.capture import CaptureConfig, capture_run
+    from geomkit.capture import capture_run
+    from geomkit.engines import EngineConfig
+
+    engine = EngineConfig(**_taken(EngineConfig, given)).engine_itself()
+    specs, samples, config, dataset = _asked(checkpoints, data, given)
+    return capture_run(specs, samples, out, config, dataset=dataset, progress=report, engine=engine)
+
+
+def preflight(checkpoints: Sequence[str], data: str, report: Progress, **given: Any) -> Preflight:
+    """What `capture` would do: its plan and its sizes, without loading weights."""
+    from geomkit.capture import preflight as look_ahead
+    from geomkit.engines import EngineConfig
+
+    EngineConfig(**_taken(EngineConfig, given)).engine_itself()  # a wrong name is told now
+    specs, samples, config, dataset = _asked(checkpoints, data, given)
+    return look_ahead(specs, samples, config, dataset=dataset, progress=report)
+
+
+def _asked(
+    checkpoints: Sequence[str], data: str, given: dict[str, Any]
+) -> tuple[tuple[CheckpointSpec, ...], tuple[Sample, ...], CaptureConfig, str]:
     from geomkit.checkpoints import CheckpointSpec
+    from geomkit.plans import CaptureConfig
     from geomkit.samples import DataConfig, load_samples
 
-    own = {field.name: given.pop(field.name) for field in fields(DataConfig) if field.name in given}
-    dataset, samples = load_samples(data, DataConfig(**own))
+    dataset, samples = load_samples(data, DataConfig(**_taken(DataConfig, given)))
     given.setdefault("previews", data.partition(":")[0] == SANDBOX)
-    return capture_run(
-        [CheckpointSpec.parse(name) for name in checkpoints],
-        samples,
-        out,
-        CaptureConfig(**given),
-        dataset=dataset,
-        progress=report,
-    )
+    specs = tuple(CheckpointSpec.parse(name) for name in checkpoints)
+    return specs, samples, CaptureConfig(**given), dataset
+
+
+def _taken(config: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options in `given` that are this config's, taken out of it."""
+    return {f.name: given.pop(f.name) for f in fields(config) if f.name in given}
 
 
 def locate(path: Path | None) -> Path:

@@ -15,6 +15,7 @@ from rich.text import Text
 from geomkit.types import Analysis, CheckpointRecord, Difference, Measurement, Plan, Status
 
 if TYPE_CHECKING:
+    from geomkit.capture import Preflight
     from geomkit.training import MergeRecord, TrainingRecord
 
 SITE = "final_norm"
@@ -186,3 +187,78 @@ def merge_lines(record: MergeRecord) -> Iterator[str]:
             f"merged equals adapter, {agreement.modality}: largest relative difference "
             f"{agreement.relative:.1e} (accepted below {agreement.tolerance:.0e}), n {agreement.n}"
         )
+
+
+def preflight_facts(ahead: Preflight) -> dict[str, Any]:
+    """What a capture would do, for `--dry-run --json`."""
+    plan = ahead.plan
+    return {
+        "dataset": plan.dataset,
+        "plan_hash": plan.hash,
+        "rows": _row_counts(plan),
+        "prompts": dict(plan.prompts),
+        "batches": len(plan.batches),
+        "shards": -(-len(plan.batches) // plan.shard_batches),
+        "longest_row_tokens": max(ahead.tokens),
+        "largest_batch_tokens": max(
+            len(b) * t for b, t in zip(plan.batches, ahead.tokens, strict=True)
+        ),
+        "padded_tokens": ahead.padded_tokens,
+        "checkpoints": {
+            name: {
+                "parameters": ahead.parameters[name],
+                "sites": list(sites),
+                "dim": ahead.dims[name],
+                "pooled_bytes": ahead.pooled_bytes(name),
+                "token_bytes": ahead.token_bytes(name),
+            }
+            for name, sites in ahead.sites.items()
+        },
+    }
+
+
+def preflight_lines(ahead: Preflight) -> Iterator[str]:
+    """What a capture would do, in words."""
+    facts = preflight_facts(ahead)
+    rows = ", ".join(f"{n} {modality}" for modality, n in facts["rows"].items())
+    yield f"data       {facts['dataset']}: {rows}"
+    made = f"{facts['batches']} batches, {facts['shards']} shards"
+    yield f"plan       {facts['plan_hash'][:12]}: {made}"
+    yield (
+        f"tokens     {facts['padded_tokens']:,} with padding; longest row"
+        f" {facts['longest_row_tokens']:,}, largest batch {facts['largest_batch_tokens']:,}"
+    )
+    for modality, prompt in facts["prompts"].items():
+        yield f"prompt     {modality}: {prompt!r}"
+    for name, one in facts["checkpoints"].items():
+        yield (
+            f"{name:<10} {one['parameters']:,} parameters, {len(one['sites'])} sites of"
+            f" {one['dim']}, {size(one['pooled_bytes'])} pooled"
+            f" ({size(one['token_bytes'])} at most with --tokens)"
+        )
+    yield "nothing was loaded or written (--dry-run)"
+
+
+def token_warning(ahead: Preflight) -> str:
+    """What `--tokens` would store, and how to have it."""
+    whole = sum(ahead.token_bytes(name) for name in ahead.sites)
+    pooled = sum(ahead.pooled_bytes(name) for name in ahead.sites)
+    each = whole // len(ahead.plan.rows) // len(ahead.sites)
+    return (
+        f"Expected --yes with --tokens: it stores up to {size(whole)} ({size(each)} a row and"
+        f" checkpoint; the pooled states are {size(pooled)}). Choose --sites or add --yes."
+    )
+
+
+def size(count: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least one."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def _row_counts(plan: Plan) -> dict[str, int]:
+    modalities = [row.modality for row in plan.rows]
+    return {modality: modalities.count(modality) for modality in dict.fromkeys(modalities)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,10 +108,21 @@ class Plan:
     sites: tuple[str, ...]  # empty: every site of the decoder
     batches: tuple[tuple[int, ...], ...]  # row indexes; one modality a batch
     shard_batches: int  # how many batches make a shard
+    store_dtype: str = "float32"  # what states are stored as; everything above sees float32
+    options: tuple[tuple[str, str], ...] = ()  # flags that made it, where not the defaults
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces to argue about."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, indent=1)
+        """Canonical JSON: sorted keys, no spaces to argue about.
+
+        A field at its default is left out: a plan from before the field keeps its bytes and hash.
+        """
+        given = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        }
+        plain = {**given, "rows": [asdict(row) for row in self.rows]}
+        return json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1, default=dict)
 
     @property
     def hash(self) -> str:

@@ -164,9 +164,9 @@ def test_a_resume_repeats_only_what_is_missing(
     written: list[int] = []
     write = Run.write_shard
 
-    def spy(self: Run, name: str, number: int, *rest: Any) -> None:
+    def spy(self: Run, name: str, number: int, *rest: Any, **more: Any) -> None:
         written.append(number)
-        write(self, name, number, *rest)
+        write(self, name, number, *rest, **more)
 
     monkeypatch.setattr(Run, "write_shard", spy)
     again = capture_run(specs(saved("qwen2_5_omni")), samples, out, config())
@@ -406,8 +406,10 @@ def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
         config(modalities=("text",)),
         progress=lambda *now: told.append(now),
     )
-    assert told[0] == ("load checkpoints", 0, 1)
-    assert told[-1] == ("capture", 4, 4)
+    assert told[0] == ("plan", 0, 1)
+    assert told[-1] == ("capture c0", 4, 4)
+    stages = list(dict.fromkeys(stage for stage, *_ in told))
+    assert stages == ["plan", "load checkpoints", "check the capture", "capture c0"]
 
 
 # ------------------------------------------------------------------------------------- the plan
@@ -416,7 +418,7 @@ def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
 def test_a_plan_has_one_modality_a_batch_and_says_what_is_shown() -> None:
     plan = build_plan("set", scenes(4), config())
     assert [r.index for r in plan.rows] == list(range(12))
-    assert plan.batches == ((0, 1, 2), (3,), (4, 5, 6), (7,), (8, 9, 10), (11,))
+    assert [len(batch) for batch in plan.batches] == [3, 1, 3, 1, 3, 1]
     for batch in plan.batches:
         assert len({plan.rows[i].modality for i in batch}) == 1
     assert plan.prompts["audio"] == "\nSummarize the above audio in one word:"

@@ -5,7 +5,7 @@ import torch
 
 from geomkit import plans
 from geomkit.errors import CaptureError, UsageError
-from geomkit.pooling import POOLINGS, last, mean, pooler
+from geomkit.pooling import POOLINGS, last, mean, media_mask, pooler, tokens
 
 STATES = torch.arange(2 * 4 * 3, dtype=torch.float32).reshape(2, 4, 3)
 
@@ -47,9 +47,25 @@ def test_both_accumulate_in_float32_and_keep_no_view() -> None:
 
 def test_a_row_of_padding_only_is_refused() -> None:
     mask = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]])
-    for pool in (last, mean):
-        with pytest.raises(CaptureError, match="at least one real token in every row"):
-            pool(STATES, mask)
+    with pytest.raises(CaptureError, match="at least one real token in every row"):
+        pooler(["last"], mask)
+
+
+def test_the_mean_of_media_reads_placeholders_or_all_of_a_row_without() -> None:
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    media = media_mask(torch.tensor([[5, 9, 9, 9], [5, 6, 9, 9]]), (9, 8))
+    assert media.tolist() == [[False, True, True, True], [False, False, True, True]]
+    pooled = pooler(["mean", "mean-of-media"], mask, media)(STATES)
+    of_media = torch.stack([STATES[0, 1:3].mean(0), STATES[1, :2].mean(0)])
+    torch.testing.assert_close(pooled["mean-of-media"], of_media)
+    assert not torch.allclose(pooled["mean"][0], pooled["mean-of-media"][0])
+    text = pooler(["mean", "mean-of-media"], mask)(STATES)
+    assert torch.equal(text["mean"], text["mean-of-media"])
+
+
+def test_tokens_are_those_of_the_mask_row_after_row() -> None:
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
+    assert torch.equal(tokens(STATES, mask), torch.cat([STATES[0, 2:], STATES[1, :3]]))
 
 
 def test_states_that_are_not_rows_tokens_dim_are_refused() -> None:

@@ -1,0 +1,350 @@
+"""One process at work: checkpoints in memory, checked, showing batches to them shard by shard.
+
+    read ahead -> every checkpoint that lacks the shard -> write behind
+
+A batch is read, decoded and tokenised once for all checkpoints, so they see the same tensors. When
+one of them runs out of memory the batch is shown in halves to all of them, which is recorded: how
+a batch is padded moves states by rounding.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geomkit import gate, hooks
+from geomkit.batches import Batch, Reader
+from geomkit.checkpoints import Checkpoint, CheckpointSpec, load_checkpoints
+from geomkit.errors import CaptureError, MemoryFull, SampleError
+from geomkit.forward import Pooled, Towers, run
+from geomkit.lanes import Writer, ahead, writing
+from geomkit.plans import CaptureConfig, shard_batches
+from geomkit.previews import preview
+from geomkit.progress import Progress
+from geomkit.store import Run, ShardRows
+
+Step = tuple[int, tuple[int, ...]]
+"""Shard number, plan rows of one of its batches."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """What every worker of a process shares."""
+
+    run: Run
+    reader: Reader
+    config: CaptureConfig
+    own_templates: Mapping[str, str]  # checkpoint -> sha of the template it came with
+    progress: Progress
+
+    def read(self, step: Step) -> Batch:
+        """One batch; its previews are kept on the way."""
+        batch = self.reader.read(step[1])
+        if self.config.strict:
+            _refuse_skipped(batch)
+        if self.config.previews:
+            self._keep_previews(batch)
+        return batch
+
+    def _keep_previews(self, batch: Batch) -> None:
+        for row in batch.rows:
+            if row.index not in batch.shown or self.run.media(row.id, row.modality) is not None:
+                continue
+            media = batch.shown[row.index].media
+            small = preview(row.modality, media, self.reader.processor.rate)
+            if small is not None:
+                self.run.save_media(row.id, row.modality, small)
+
+
+def _refuse_skipped(batch: Batch) -> None:
+    for row in batch.rows:
+        if row.index not in batch.shown:
+            raise SampleError(
+                f"Expected every sample to be shown (--strict), but the {row.modality} of"
+                f" '{row.id}' cannot be: {batch.notes[row.index]}. Mend it, or leave --strict out"
+                " to record it and go on."
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What is kept of a batch once it was shown."""
+
+    batch: Batch  # without its tensors
+    pooled: Mapping[str, Sequence[Pooled]]  # checkpoint -> states, piece by piece, of rows shown
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Worker:
+    """Checkpoints in memory, ready for any shard."""
+
+    session: Session
+    checkpoints: tuple[Checkpoint, ...]
+    sites: Mapping[str, tuple[str, ...]]
+    events: list[str] = field(default_factory=list)
+
+    @classmethod
+    def ready(cls, session: Session, specs: Sequence[CheckpointSpec]) -> Worker:
+        """Load the checkpoints, check the capture on them, and write their records.
+
+        Raises:
+            MemoryFull: they do not fit into memory together.
+            CaptureError: a check failed and the gate is on.
+        """
+        config, progress = session.config, session.progress
+        progress("load checkpoints", 0, len(specs))
+        loaded = load_checkpoints(
+            specs,
+            dtype=config.dtype,
+            attn=config.attention,
+            device=config.device,
+            device_map=config.device_map,
+        )
+        progress("load checkpoints", len(specs), len(specs))
+        sites = {c.name: hooks.resolve(c.decoder, config.sites) for c in loaded}
+        worker = cls(session, loaded, sites)
+        worker._write_records()
+        return worker
+
+    # ------------------------------------------------------------------------------- records
+
+    def _write_records(self) -> None:
+        """Gate every checkpoint, then write its record, before the first shard."""
+        session, config = self.session, self.session.config
+        results = self._checks()
+        for checkpoint in self.checkpoints:
+            found = results[checkpoint.name]
+            if config.gate:
+                gate.require(checkpoint.name, found)
+            shown = session.reader.processor.template_sha
+            found["own_template"] = {
+                # The first checkpoint's template is shown to all; this one came with its own.
+                "passed": True,
+                "value": float(session.own_templates[checkpoint.name] == shown),
+                "tolerance": None,
+            }
+            found["enforced"] = {"passed": config.gate, "value": None, "tolerance": None}
+            sites = self.sites[checkpoint.name]
+            session.run.write_checkpoint(checkpoint.record(shown, found, sites))
+
+    def _checks(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Checkpoint -> check -> result."""
+        processor, poolings = self.session.reader.processor, self.session.config.poolings
+        batches = list(self._first_batches())
+        results: dict[str, dict[str, dict[str, Any]]] = {}
+        for number, checkpoint in enumerate(self.checkpoints):
+            self.session.progress("check the capture", number, len(self.checkpoints))
+            results[checkpoint.name] = {
+                name: result
+                for batch in batches
+                for name, result in gate.check(
+                    checkpoint, processor, batch, self.sites[checkpoint.name], poolings
+                ).items()
+            }
+        for merged, adapter in gate.merged_pairs(self.checkpoints):
+            results[merged.name] |= gate.check_merged(merged, adapter, processor, batches)
+        done = len(self.checkpoints)
+        self.session.progress("check the capture", done, done)
+        return results
+
+    def _first_batches(self) -> Iterable[Batch]:
+        """The first batch of each modality in which any row can be shown."""
+        reader = self.session.reader
+        found: set[str] = set()
+        for indexes in reader.plan.batches:
+            modality = reader.plan.rows[indexes[0]].modality
+            if modality in found or modality not in reader.processor.modalities:
+                continue
+            batch = reader.read(indexes[: gate.ROWS])
+            if batch.shown:
+                found.add(modality)
+                yield batch
+        if not found:
+            raise CaptureError(
+                "Expected at least one row that can be shown, got none: see that the media exist"
+                f" and that the checkpoint reads them (it reads"
+                f" {', '.join(reader.processor.modalities)})."
+            )
+
+    # -------------------------------------------------------------------------------- shards
+
+    def capture(self, numbers: Sequence[int]) -> None:
+        """Capture these shards for the checkpoints that lack them; each is whole or absent.
+
+        Raises:
+            CaptureError: states did not appear.
+            SampleError: a sample cannot be shown, and that is an error here (`strict`).
+            StoreError: a shard cannot be written.
+        """
+        plan = self.session.reader.plan
+        lacking = {n: self._lacking(n) for n in numbers}
+        steps = [(n, rows) for n in numbers if lacking[n] for rows in shard_batches(plan, n)]
+        counter = _Counter(self.session.progress, plan, lacking)
+        with writing() as writer, closing(ahead(self.session.read, steps)) as batches:
+            shown = zip(steps, batches, strict=True)
+            for number, group in groupby(shown, key=lambda one: one[0][0]):
+                parts = []
+                for _, batch in group:
+                    parts.append(self._show(batch, lacking[number]))
+                    counter.add(lacking[number], len(batch.rows))
+                    writer.check()
+                self._write(writer, number, lacking[number], parts)
+
+    def _lacking(self, number: int) -> tuple[Checkpoint, ...]:
+        has = self.session.run.has_shard
+        return tuple(c for c in self.checkpoints if not has(c.name, number))
+
+    def _show(self, batch: Batch, checkpoints: Sequence[Checkpoint]) -> Part:
+        pieces = self._pieces(batch, checkpoints) if batch.shown else []
+        pooled = {c.name: [piece[c.name] for piece in pieces] for c in checkpoints}
+        return Part(batch.light(), pooled)
+
+    def _pieces(self, batch: Batch, checkpoints: Sequence[Checkpoint]) -> list[dict[str, Pooled]]:
+        """States of the rows shown, in one piece, or in halves where memory is too small."""
+        try:
+            return [self._together(batch, checkpoints)]
+        except MemoryFull:
+            if len(batch.shown) == 1:
+                raise
+        # Here, not in the handler: the error's frames would still hold the batch.
+        free()
+        halves = self.session.reader.halves(batch)
+        sizes = " + ".join(str(len(half.shown)) for half in halves)
+        self.events.append(
+            f"out of memory: the batch from row {batch.rows[0].index} on was shown as {sizes} rows"
+        )
+        return [piece for half in halves for piece in self._pieces(half, checkpoints)]
+
+    def _together(self, batch: Batch, checkpoints: Sequence[Checkpoint]) -> dict[str, Pooled]:
+        session, towers, found = self.session, Towers(), {}
+        media = session.reader.processor.media_tokens.get(batch.rows[0].modality, ())
+        for checkpoint in checkpoints:
+            with towers.shared(checkpoint):
+                found[checkpoint.name] = run(
+                    checkpoint,
+                    batch.inputs,
+                    self.sites[checkpoint.name],
+                    session.config.poolings,
+                    media=media,
+                    tokens=session.config.tokens,
+                )
+        return found
+
+    def _write(
+        self,
+        writer: Writer,
+        number: int,
+        checkpoints: Sequence[Checkpoint],
+        parts: Sequence[Part],
+    ) -> None:
+        events = tuple(self.events)
+        self.events.clear()
+        for one in checkpoints:
+            writer.put(partial(self._write_shard, one, number, parts, events))
+
+    def _write_shard(
+        self, checkpoint: Checkpoint, number: int, parts: Sequence[Part], events: Sequence[str]
+    ) -> None:
+        """In the writer's thread: waits for the states, makes the shard, puts it on the disk."""
+        sites = self.sites[checkpoint.name]
+        rows = _shard_rows(checkpoint, parts, sites, self.session.config.poolings)
+        more: dict[str, Any] = {"events": tuple(events)} if events else {}
+        if self.session.config.tokens:
+            more["tokens"] = _token_rows(checkpoint, parts, len(sites), rows)
+        self.session.run.write_shard(checkpoint.name, number, rows, sites, **more)
+
+
+class _Counter:
+    """Rows done, checkpoint by checkpoint, for the progress."""
+
+    def __init__(
+        self, progress: Progress, plan: Any, lacking: Mapping[int, Sequence[Checkpoint]]
+    ) -> None:
+        self.progress = progress
+        self.total: dict[str, int] = {}
+        for number, checkpoints in lacking.items():
+            rows = sum(map(len, shard_batches(plan, number)))
+            for one in checkpoints:
+                self.total[one.name] = self.total.get(one.name, 0) + rows
+        self.done = dict.fromkeys(self.total, 0)
+        for name, total in self.total.items():
+            progress(f"capture {name}", 0, total)
+
+    def add(self, checkpoints: Sequence[Checkpoint], rows: int) -> None:
+        for one in checkpoints:
+            self.done[one.name] += rows
+            self.progress(f"capture {one.name}", self.done[one.name], self.total[one.name])
+
+
+def free() -> None:
+    """Give memory that nobody holds back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _shard_rows(
+    checkpoint: Checkpoint, parts: Sequence[Part], sites: Sequence[str], poolings: Sequence[str]
+) -> ShardRows:
+    """States of all rows in place; NaN, not ok and a reason where a row could not be shown."""
+    rows = [row for part in parts for row in part.batch.rows]
+    shas = {i: sha for part in parts for i, sha in part.batch.token_shas.items()}
+    counts = {i: n for part in parts for i, n in part.batch.n_tokens.items()}
+    notes = {i: note for part in parts for i, note in part.batch.notes.items()}
+    shape = (len(rows), len(sites), checkpoint.dim)
+    place = {row.index: at for at, row in enumerate(rows)}
+    whole = {name: np.full(shape, np.nan, np.float32) for name in poolings}
+    for part in parts:
+        at = [place[index] for index in part.batch.shown]
+        for name, table in _joined(part.pooled[checkpoint.name]).items():
+            whole[name][at] = table
+    finite = np.all([np.isfinite(t).all(axis=(1, 2)) for t in whole.values()], axis=0)
+    for row, good in zip(rows, finite, strict=True):
+        if not good and row.index in shas:  # it was shown, and the model gave NaN or infinity
+            notes[row.index] = "states are not finite"
+    for table in whole.values():
+        table[~finite] = np.nan
+    return ShardRows(
+        states=whole,
+        index=np.array([row.index for row in rows], dtype=np.int64),
+        ids=[row.id for row in rows],
+        modality=[row.modality for row in rows],
+        ok=finite,
+        n_tokens=np.array([counts.get(row.index, 0) for row in rows], dtype=np.int32),
+        token_sha=[shas.get(row.index, "") for row in rows],
+        notes=[notes.get(row.index, "") for row in rows],
+    )
+
+
+def _joined(pieces: Sequence[Pooled]) -> dict[str, NDArray[np.float32]]:
+    arrays = [piece.arrays() for piece in pieces]
+    return {name: np.concatenate([a[name] for a in arrays]) for name in (arrays or [{}])[0]}
+
+
+def _token_rows(checkpoint: Checkpoint, parts: Sequence[Part], sites: int, rows: ShardRows) -> Any:
+    """States of every token of the rows that are ok, row after row; no tokens for the others."""
+    from geomkit.store import TokenRows
+
+    found: dict[int, NDArray[np.float32]] = {}
+    for part in parts:
+        shown = list(part.batch.shown)
+        whole = [piece.token_states() for piece in part.pooled[checkpoint.name]]
+        if whole:
+            ends = np.cumsum([part.batch.n_tokens[index] for index in shown])[:-1]
+            found |= dict(zip(shown, np.split(np.concatenate(whole), ends), strict=True))
+    empty = np.empty((0, sites, checkpoint.dim), np.float32)
+    ordered = [
+        found[index] if ok else empty
+        for index, ok in zip(rows.index.tolist(), rows.ok.tolist(), strict=True)
+    ]
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in ordered])]).astype(np.int64)
+    return TokenRows(np.concatenate(ordered), offsets)
