@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import (
@@ -91,14 +92,15 @@ MISTRAL = (
     " [/TOOL_RESULTS] [TOOL_CALLS] [IMG] <pad> [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX]"
     " [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CONTENT] <20> <21> <22> <23> [AUDIO] [BEGIN_AUDIO]"
     " <26> <27> <28> <29> <30> <31> <32> <33> [TRANSCRIBE] <35>"
-).split()
+)
 """Special tokens where Voxtral's `tekken.json` has them."""
 
 
 def tekken() -> dict[str, Any]:
     """A `tekken.json` of single bytes, with the special tokens where Voxtral has them."""
     special = [
-        {"rank": i, "token_str": token, "is_control": True} for i, token in enumerate(MISTRAL)
+        {"rank": i, "token_str": token, "is_control": True}
+        for i, token in enumerate(MISTRAL.split())
     ]
     one = [
         {"rank": i, "token_bytes": base64.b64encode(bytes([i])).decode(), "token_str": None}
@@ -108,8 +110,8 @@ def tekken() -> dict[str, Any]:
         "config": {
             "pattern": r"[^\s]+|\s+",
             "num_vocab_tokens": 256,
-            "default_vocab_size": 256 + len(MISTRAL),
-            "default_num_special_tokens": len(MISTRAL),
+            "default_vocab_size": 256 + len(MISTRAL.split()),
+            "default_num_special_tokens": len(MISTRAL.split()),
             "version": "v7",
         },
         "vocab": one,
@@ -127,7 +129,7 @@ def voxtral(folder: Path) -> Path:
     """Voxtral: a Mistral `tekken.json`, no chat template, windows of 30 seconds side by side."""
     text = {
         "model_type": "llama",
-        "vocab_size": 256 + len(MISTRAL),
+        "vocab_size": 256 + len(MISTRAL.split()),
         "hidden_size": WIDTH,
         "intermediate_size": 2 * WIDTH,
         "num_hidden_layers": LAYERS,
@@ -448,16 +450,21 @@ class ByHand:
         self, text: list[str], audio: list[Any] | None = None, **_: Any
     ) -> dict[str, torch.Tensor]:
         """One row: 375 placeholders and one mel spectrogram for each 30 seconds begun."""
-        (prompt,), parts = text, []
+        (prompt,) = text
+        mels: tuple[torch.Tensor, ...] = ()
         for waveform in audio or []:
-            window = 30 * RATE
-            parts = [waveform[i : i + window] for i in range(0, len(waveform), window)]
-        whole = prompt.replace("[AUDIO]", "[AUDIO]" * 375 * len(parts))
-        found = dict(self.words(whole, add_special_tokens=False, return_tensors="pt"))
-        if parts:
-            mel = self.sound(parts, sampling_rate=RATE, return_tensors="pt")
-            found["input_features"] = mel["input_features"]
-        return found
+            silence = -len(waveform) % (30 * RATE)
+            whole = self.sound(
+                np.pad(waveform, (0, silence)),
+                sampling_rate=RATE,
+                truncation=False,
+                padding=False,
+                return_tensors="pt",
+            )
+            mels = whole["input_features"][0].split(3000, dim=1)
+        written = prompt.replace("[AUDIO]", "[AUDIO]" * 375 * len(mels))
+        found = dict(self.words(written, add_special_tokens=False, return_tensors="pt"))
+        return found | ({"input_features": torch.stack(mels)} if mels else {})
 
 
 def by_hand(folder: Path) -> ByHand:
