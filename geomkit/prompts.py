@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from geomkit.errors import SampleError, UsageError
+from geomkit.errors import CheckpointError, SampleError, UsageError
 from geomkit.types import MODALITIES, Modality
 
 if TYPE_CHECKING:  # it imports torch, and presets are read by `--help`
@@ -73,7 +73,9 @@ def render(processor: Processor, modality: Modality, content: str, instruction: 
     """One conversation as the model's template writes it, ready for its answer.
 
     Raises:
-        SampleError: the content holds a control token, which the tokenizer would obey.
+        CheckpointError: the chat template cannot be rendered, or leaves the instruction out.
+        SampleError: the content holds a control token, which the tokenizer would obey, or the
+            template leaves the content out.
     """
     for token in control_tokens(processor.tokenizer):
         if token in content:
@@ -84,13 +86,32 @@ def render(processor: Processor, modality: Modality, content: str, instruction: 
     if processor.takes_parts:
         words = [{"type": "text", "text": turn}] if turn else []
         turn = words if modality == "text" else [{"type": modality}, *words]
-    # The tokenizer's method, not the processor's: that one also asks for a video processor.
-    rendered: str = processor.tokenizer.apply_chat_template(
-        [{"role": "user", "content": turn}],
-        chat_template=processor.chat_template,
-        add_generation_prompt=True,
-        tokenize=False,
-    )
+    rendered = _templated(processor, turn)
+    if instruction.strip() not in rendered:
+        raise CheckpointError(
+            f"Expected the chat template to show {modality} with the prompt, got a conversation"
+            f" without it ({rendered[:80]!r}): use a checkpoint whose template shows what is said."
+        )
+    if content.strip() not in rendered:
+        raise SampleError("the checkpoint's chat template does not show this text")
+    return rendered
+
+
+def _templated(processor: Processor, turn: Any) -> str:
+    try:
+        # The tokenizer's method, not the processor's: that one also asks for a video processor.
+        rendered: str = processor.tokenizer.apply_chat_template(
+            [{"role": "user", "content": turn}],
+            chat_template=processor.chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+    except Exception as cause:  # a template is a program of a stranger, in jinja's sandbox
+        said = " ".join(str(cause).split())[:200]
+        raise CheckpointError(
+            "Expected a chat template that renders one turn of a user, got"
+            f" {type(cause).__name__}: {said}; mend the checkpoint's chat_template."
+        ) from cause
     return rendered
 
 
