@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ from tests.tiny_models import LAYERS, saved, scenes
 
 TABLE = table()
 POOLINGS = ("last", "mean")
-SAMPLES = scenes(8)
+SCENES = scenes(8)
+WIDE = replace(SCENES[-1], image=SCENES[-1].image.resize((190, 60)))  # fewer tiles than the others
+SAMPLES = (*SCENES[:-1], WIDE)
 
 
 @dataclass(frozen=True, slots=True)
