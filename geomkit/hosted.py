@@ -122,17 +122,29 @@ def _rows(
     name: str, table: Any, folder: Path | None, data: DataConfig, usual: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Row]]:
     names = _names(table, data, usual, name)
-    media = {ours: theirs for ours, theirs in names.items() if ours in MEDIA}
-    cells = {ours: _encoded(table, theirs, ours) for ours, theirs in media.items()}
-    plain = table.select_columns(sorted({t for o, t in names.items() if o not in MEDIA}))
+    stored = {o: t for o, t in names.items() if o in MEDIA and not _is_text(table.features[t])}
+    cells = {ours: _encoded(table, theirs, ours) for ours, theirs in stored.items()}
+    absent = {ours: _nulls(cells[ours], theirs) for ours, theirs in stored.items()}
+    plain = table.select_columns(sorted({t for o, t in names.items() if o not in stored}))
     classes = {column: f for column, f in plain.features.items() if hasattr(f, "int2str")}
+
+    def media(number: int) -> dict[str, Any]:
+        return {
+            ours: Stored(f"row {number}", partial(_cell, cells[ours], number, theirs, folder))
+            for ours, theirs in stored.items()
+            if not absent[ours][number]
+        }
+
     items = (
-        _item(number, names, _spelt(row, classes), name, {
-            ours: _media(cells[ours], number, media[ours], folder) for ours in media
-        })
+        _item(number, names, _spelt(row, classes), name, media(number))
         for number, row in enumerate(_plain_rows(plain, len(table)))
-    )  # fmt: skip
+    )
     yield from caption_rows(items, data.captions)
+
+
+def _is_text(feature: Any) -> bool:
+    """True for a column of paths or URLs."""
+    return getattr(feature, "dtype", "") in {"string", "large_string"}
 
 
 def _plain_rows(plain: Any, count: int) -> Iterator[Row]:
@@ -176,6 +188,12 @@ def _encoded(table: Any, column: str, kind: str) -> Any:
     return alone.cast_column(column, wanted(decode=False)) if isinstance(feature, wanted) else alone
 
 
+def _nulls(alone: Any, column: str) -> list[bool]:
+    """Which rows have no such medium; the bytes of those that have are not touched."""
+    batches = alone.with_format("arrow").iter(batch_size=1000)
+    return [gone for batch in batches for gone in batch[column].is_null().to_pylist()]
+
+
 def _spelt(row: Row, classes: Mapping[str, Any]) -> Row:
     """Classes by their names."""
     return {
@@ -184,15 +202,16 @@ def _spelt(row: Row, classes: Mapping[str, Any]) -> Row:
     }
 
 
-def _item(number: int, names: Mapping[str, str], row: Row, name: str, media: Row) -> Item:
+def _item(number: int, names: Mapping[str, str], row: Row, name: str, stored: Row) -> Item:
     found = {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
     text = found.pop("text", None)
     id_ = found.pop("id", None)
+    named = {kind: path for kind in MEDIA if (path := found.pop(kind, None)) is not None}
     return Item(
         id=str(number) if id_ is None else str(id_),
         where=f"{name}, row {number}",
         captions=_captions(text),
-        media={kind: cell for kind, cell in media.items() if cell is not None},
+        media={**stored, **named},
         rest=found,
     )
 
@@ -202,15 +221,6 @@ def _captions(cell: Any) -> list[str]:
     cells = cell if isinstance(cell, list) else [cell]
     texts = (c.get("raw") if isinstance(c, Mapping) else c for c in cells)
     return [str(text) for text in texts if text is not None]
-
-
-def _media(table: Any, number: int, column: str, folder: Path | None) -> Stored | str | None:
-    """A cell of encoded media, to be read later; a column of strings holds paths or URLs."""
-    feature = table.features[column]
-    if getattr(feature, "dtype", "") in {"string", "large_string"}:
-        cell: str | None = table[number][column]
-        return cell
-    return Stored(f"row {number}, column {column}", partial(_cell, table, number, column, folder))
 
 
 def _cell(table: Any, number: int, column: str, folder: Path | None) -> bytes:

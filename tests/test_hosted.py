@@ -164,6 +164,23 @@ def test_several_captions_are_one_item(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_row_without_an_image_has_none(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    columns = {"image": [*cells(png("red")), None], "text": ["one", "two"]}
+    shard(tmp_path / "some/data/test-0.parquet", columns, features)
+    _, samples = load_samples(f"hf:{tmp_path / 'some'}")
+    assert [s.modalities() for s in samples] == [("text", "image"), ("text",)]
+
+
+def test_columns_of_paths_start_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "paths").mkdir()
+    rows = [{"id": "a", "image": "pictures/a.png", "text": "one"}, {"id": "b", "text": "two"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "paths" / "test.jsonl").write_text(lines)
+    _, (a, b) = load_samples(f"hf:{tmp_path / 'paths'}")
+    assert (a.image, b.image) == (tmp_path / "paths" / "pictures/a.png", None)
+
+
 def test_a_cell_cannot_name_a_file_of_the_host(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png("red"))
     features = datasets.Features({"image": datasets.Image()})

@@ -141,7 +141,7 @@ def test_large_frames_are_kept_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Clip(np.zeros((0, 4, 4, 3), np.uint8), 1.0), "no frames"),
         (Clip(np.zeros((4, 4, 3), np.uint8), 1.0), "no frames"),
-        (Clip(np.zeros((2, 4, 4, 3), np.float32), 1.0), "no frames"),  # type: ignore[arg-type]
+        (Clip(np.zeros((2, 4, 4, 3), np.float32), 1.0), "no frames"),
         (Clip(np.zeros((2, 4, 4, 3), np.uint8), 0.0), "no frame rate"),
         (Clip(np.zeros((2, 4, 4, 3), np.uint8), float("nan")), "no frame rate"),
     ],
