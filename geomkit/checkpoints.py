@@ -175,6 +175,8 @@ def skeleton(spec: CheckpointSpec) -> Skeleton:
             model = build(config)
     except CheckpointError:
         raise  # it says why already
+    except ImportError as cause:
+        raise _package(spec.name, cause) from cause
     except Exception as cause:  # its own errors, and what odd values set off inside
         raise CheckpointError(
             f"Checkpoint '{spec.name}' in {place.described} cannot be understood: {cause}"
@@ -220,6 +222,8 @@ def _load(
             f"'{name}' does not fit into the memory of {device}: use bfloat16, a larger device or"
             " --device-map auto."
         ) from None
+    except ImportError as cause:
+        raise _package(name, cause) from cause
     except Exception as cause:  # its own errors, and what odd values set off inside
         raise CheckpointError(
             f"Checkpoint '{name}' cannot be loaded from {place.described}: {cause}"
@@ -233,6 +237,11 @@ def _load(
             f" {len(lost)} are missing or of another shape, the first is {lost[0]}."
         )
     return _understood(name, place, model)
+
+
+def _package(name: str, cause: ImportError) -> MissingExtra:
+    """For architectures whose code stands elsewhere: Gemma3n's image tower is timm's."""
+    return MissingExtra(f"Checkpoint '{name}' needs another package: {' '.join(str(cause).split())}")
 
 
 def _chosen(config: Any, attn: str) -> dict[str, Any]:
