@@ -213,7 +213,7 @@ def _load(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                **_chosen(config, attn),
+                **_chosen(config),
                 **where,
             )
         model = model.eval() if where else model.eval().to(_device(device))
@@ -241,15 +241,14 @@ def _load(
 
 def _package(name: str, cause: ImportError) -> MissingExtra:
     """For architectures whose code stands elsewhere: Gemma3n's image tower is timm's."""
-    return MissingExtra(f"Checkpoint '{name}' needs another package: {' '.join(str(cause).split())}")
+    return MissingExtra(
+        f"Checkpoint '{name}' needs another package: {' '.join(str(cause).split())}"
+    )
 
 
-def _chosen(config: Any, attn: str) -> dict[str, Any]:
-    """The configuration to load with: a private key in the file would overrule `attn`."""
-    if config.model_type in THINKERS:
-        return {}  # the part takes its own out of the whole
-    config._attn_implementation = attn  # noqa: SLF001 - there is no public way to set it
-    return {"config": config}
+def _chosen(config: Any) -> dict[str, Any]:
+    """The configuration to load with: read anew, a private key in it would overrule `--attn`."""
+    return {} if config.model_type in THINKERS else {"config": config}  # a part takes its own
 
 
 def _headless(model: Any, info: Mapping[str, Any]) -> set[str]:
