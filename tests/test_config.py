@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from geomkit.project import LARGEST, find
 from tests.tiny_models import saved
 
 Write = Callable[..., Path]
+MANUAL = Path(__file__).parents[1] / "docs" / "configuration.md"
 
 
 @pytest.fixture(autouse=True)
@@ -453,6 +455,18 @@ def test_a_run_from_the_names_of_a_file(write: Write, tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "deep" / "run" / "plan.json").read_text())
     assert len(plan["rows"]) == 3
     assert (plan["sites"], plan["poolings"]) == (["final_norm"], ["last"])
+
+
+@pytest.mark.skipif(not MANUAL.exists(), reason="needs the checkout, not the wheel")
+def test_the_manual_s_file_is_one(write: Write) -> None:
+    block = re.search(r"```toml\n(.*?)```", MANUAL.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    settings = load(write(block[1]))
+    assert settings.named_checkpoints(["base", "tuned"]) == [
+        "base=org/model@v1", "tuned=org/lora@v2",
+    ]  # fmt: skip
+    assert settings.captured({})["sites"] == ("embed", "final_norm")
+    assert settings.named_data("dev") == "./data/dev.jsonl"
 
 
 def test_a_mistake_in_a_name_does_not_wait_for_torch(tmp_path: Path) -> None:

@@ -418,8 +418,10 @@ def test_damaged_weights_are_refused(tmp_path: Path, content: bytes | None, sent
     ],
 )
 def test_a_hostile_processor_is_refused_and_not_run(
-    tmp_path: Path, name: str, content: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
 ) -> None:
+    # Unless it is told not to, transformers asks a person at a terminal, who may say yes.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
     folder = copied(saved("qwen2_vl"), tmp_path / "m")
     mark = trap(folder, "own.py")
     (folder / name).write_bytes(content)
