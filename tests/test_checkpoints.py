@@ -27,7 +27,7 @@ from geomkit.checkpoints import (
     load_checkpoints,
     locate,
 )
-from geomkit.errors import CheckpointError, UsageError
+from geomkit.errors import CheckpointError, MissingExtra, UsageError
 from tests.tiny_models import FAMILIES, adapter, saved
 
 INSIDE = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|v_proj|up_proj)"
@@ -291,3 +291,27 @@ def test_an_encoder_decoder_is_refused(save: Callable[[Path], None], tmp_path: P
     save(tmp_path)
     with pytest.raises(CheckpointError, match=r"got \w+: an encoder-decoder.*decoder-only"):
         load_checkpoint("seq2seq", str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_omni_full", "qwen3_omni_full"])
+def test_of_a_whole_omni_folder_only_the_thinker_is_loaded(family: str) -> None:
+    folder = saved(family)
+    one = load_checkpoint("one", str(folder), device="cpu")
+    stored = load_file(folder / "model.safetensors")
+    assert {name.partition(".")[0] for name in stored} > {"thinker", "talker"}
+    part = [t for name, t in stored.items() if name.startswith("thinker.")]
+    assert sum(p.numel() for p in one.model.parameters()) == sum(t.numel() for t in part)
+    assert "Thinker" in type(one.model).__name__
+
+
+def test_an_architecture_that_needs_another_package_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Elsewhere:
+        @staticmethod
+        def from_pretrained(*_: object, **__: object) -> None:
+            raise ImportError("\nTower requires the timm library: `pip install timm`.\n")
+
+    monkeypatch.setattr("geomkit.checkpoints._model_class", lambda _: Elsewhere)
+    with pytest.raises(MissingExtra, match=r"'one' needs another package: Tower requires.*timm"):
+        load_checkpoint("one", str(saved("gemma3n")), device="cpu")

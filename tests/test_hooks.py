@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from geomkit.errors import CaptureError, CheckpointError, UsageError
-from geomkit.hooks import resolve, sites, tap
+from geomkit.hooks import resolve, sites, stream, tap
 
 NAMES = ("embed", "block_00", "block_01", "block_02", "final_norm")
 
@@ -175,3 +176,13 @@ def test_sites_are_chosen_by_name_range_and_step(wanted: list[str], expected: An
 def test_sites_that_are_none_are_refused(wanted: str, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         resolve(Decoder(), [wanted])
+
+
+def test_of_several_streams_the_active_one_is_read() -> None:
+    decoder = Decoder()
+    streams = torch.arange(4.0)[:, None, None, None].expand(4, 2, 3, 5)
+    assert stream(decoder, streams) is streams  # nothing says which
+    decoder.config = SimpleNamespace(altup_active_idx=2)  # type: ignore[assignment]  # as transformers sets it
+    assert torch.equal(stream(decoder, streams), streams[2])
+    flat = streams[1]
+    assert stream(decoder, flat) is flat
