@@ -7,6 +7,7 @@ padding, no geomkit.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from geomkit.gate import deviation
 from geomkit.processing import load_processor, repad
 from geomkit.store import Run, open_run
 from tests.families import SITES, plain, table
-from tests.tiny_models import LAYERS, saved, scenes
+from tests.tiny_models import LAYERS, adapter, saved, scenes
 
 TABLE = table()
 POOLINGS = ("last", "mean")
@@ -73,10 +74,13 @@ def written(folder: Path, modalities: Sequence[str]) -> Path:
     return manifest
 
 
-def capture(out: Path, data: Path, size: int, checkpoints: Mapping[str, Path]) -> Run:
+def capture(
+    out: Path, data: Path, size: int, checkpoints: Mapping[str, Path], limit: int = 0
+) -> Run:
     """`geomkit capture` in this process."""
     named = [part for name, at in checkpoints.items() for part in ("--ckpt", f"{name}={at}")]
     options = ["--data", str(data), "--out", str(out), "--device", "cpu", "--batch-size", str(size)]
+    options += ["--limit", str(limit)] if limit else []
     done = CliRunner().invoke(cli.app, ["capture", *named, *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return open_run(out)
@@ -174,6 +178,29 @@ def test_the_side_of_the_padding_moves_no_state(case: Case) -> None:
             for side in ("left", "right")
         ]
         assert deviation(*sides) < 1e-5
+
+
+def test_an_adapter_equals_its_product_added_to_the_weights_by_hand(case: Case) -> None:
+    family, base = TABLE[case.name], saved(case.name)
+    inside = re.escape(family.decoder.removeprefix("model").strip("."))
+    targets = rf"(.*\.)?{inside}\.?layers\.\d+\.self_attn\.(q_proj|o_proj)"
+    tuned = adapter(case.out / "lora", family.load(base), str(base), targets=targets)
+    run = capture(case.out / "adapted", case.data, 8, {"one": base, "two": tuned}, limit=2)
+
+    model, processor = family.load(base).eval(), family.processor(base)
+    state = load_file(tuned / "adapter_model.safetensors")
+    for key in (k for k in state if ".lora_A." in k):
+        path = key.removeprefix("base_model.model.").partition(".lora_A.")[0]
+        product = state[key.replace("lora_A", "lora_B")] @ state[key]
+        model.model.get_submodule(path).weight.data += 2.0 * product  # alpha over rank
+    for modality in family.modalities:
+        rows = [plain(family, model, processor, s, modality) for s in SAMPLES[:2]]
+        for site in SITES:
+            found = run.activations("two", site, modality, "mean").states  # type: ignore[arg-type]  # modality
+            expected = np.stack([row[site].mean(0) for row in rows])
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    first, second = (run.states(name, "final_norm")[0] for name in ("one", "two"))
+    assert np.abs(first - second).max() > 1e-3
 
 
 def test_towers_that_are_read_at_another_layer_are_not_shared(tmp_path: Path) -> None:
