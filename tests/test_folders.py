@@ -36,7 +36,8 @@ def test_media_of_one_name_are_one_sample(tmp_path: Path) -> None:
 
 
 def test_the_order_is_not_that_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = files(tmp_path, *(f"{d}/{n}.png" for d in "cab" for n in "312"))
+    names = ("3", "1", "1-a", "1 b", "1.x")  # by id "1" is first, by file "1 b.png" would be
+    folder = files(tmp_path, *(f"{d}/{n}.png" for d in "cab" for n in names))
     _, first = load_samples(folder)
     own = os.walk
 

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ import pytest
 import soundfile
 from PIL import Image
 
+from geomkit.batches import Reader
 from geomkit.errors import GeomkitError, SampleError
 from geomkit.media import load_audio, load_image
+from geomkit.plans import CaptureConfig, build_plan, by_id
+from geomkit.processing import load_processor
 from geomkit.samples import DataConfig, load_samples
 from geomkit.store import open_run
+from geomkit.types import Sample, Stored
+from tests.tiny_models import saved
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -113,6 +119,21 @@ def test_a_hostile_sound_has_its_reason(tmp_path: Path, name: str) -> None:
     with pytest.raises(SampleError, match=match) as found:
         load_audio(path, 16_000)
     assert str(tmp_path) not in str(found.value)
+
+
+@pytest.mark.parametrize("load", [load_image, lambda source: load_audio(source, 16_000)])
+def test_a_reason_holds_no_address_of_this_process(load: Callable[[Stored], object]) -> None:
+    with pytest.raises(SampleError, match="cannot be decoded") as found:
+        load(Stored("cell", lambda: b"neither"))
+    assert "0x" not in str(found.value)
+
+
+def test_an_empty_text_is_a_recorded_row() -> None:
+    samples = (Sample("a", text=" \n"), Sample("b", text="words"))
+    plan = build_plan("texts", samples, CaptureConfig())
+    batch = Reader(plan, by_id(samples), load_processor(saved("text_only")), 300).read((0, 1))
+    assert batch.notes == {0: "text is empty"}
+    assert list(batch.shown) == [1]
 
 
 def test_hostile_media_take_no_memory(tmp_path: Path) -> None:
