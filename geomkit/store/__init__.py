@@ -60,8 +60,10 @@ Reading without geomkit
 from __future__ import annotations
 
 from geomkit.store.folder import create_run, latest_run, open_run
+from geomkit.store.pack import pack_run
 from geomkit.store.run import Run
 from geomkit.store.shard import FORMAT, VERSION, ShardRows
+from geomkit.store.tokens import TokenRows
 from geomkit.store.verify import verify_run
 
 __all__ = [
@@ -69,8 +71,10 @@ __all__ = [
     "VERSION",
     "Run",
     "ShardRows",
+    "TokenRows",
     "create_run",
     "latest_run",
     "open_run",
+    "pack_run",
     "verify_run",
 ]

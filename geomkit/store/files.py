@@ -15,6 +15,7 @@ from geomkit.errors import StoreError
 
 LOCK_SECONDS = 120.0
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows, where links need privileges
+CREATE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | _NOFOLLOW
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO would wait for a writer for ever
 
 
@@ -87,7 +88,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         _write_synced(temporary, data)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(
             f"{path} could not be written: {error.strerror or error}; "
@@ -110,7 +111,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
     if os.name == "nt":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -126,7 +128,7 @@ def make_folder(folder: Path) -> None:
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for made in reversed(missing):
-            _sync_folder(made.parent)  # a power cut can undo the making, with all that is inside
+            sync_folder(made.parent)  # a power cut can undo the making, with all that is inside
     except OSError as error:
         raise StoreError(f"{folder} could not be created: {error.strerror}") from error
 

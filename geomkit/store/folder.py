@@ -8,6 +8,7 @@ from pathlib import Path
 from geomkit.errors import StoreError
 from geomkit.store import files, records
 from geomkit.store.names import check_plan
+from geomkit.store.packed import PackedRun, content_remembered, is_packed
 from geomkit.store.run import Run
 from geomkit.types import Plan
 
@@ -49,7 +50,7 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
 
 def _clear(path: Path) -> None:
     """Remove what a run's writers wrote, and nothing else."""
-    own = ("shard-*.json", "shard-*.h5", "checkpoint.json")
+    own = ("shard-*.json", "shard-*.h5", "tokens-*.h5", "checkpoint.json")
     names = [f"*/{pattern}" for pattern in own] + ["media/*.webp", "media/*.wav", "analysis.*"]
     for pattern in names:
         for file in path.glob(pattern):
@@ -62,14 +63,20 @@ def _clear(path: Path) -> None:
 
 
 def open_run(path: Path) -> Run:
-    """The run at `path`; its shards are checked when they are read.
+    """The run at `path`, a folder or a packed file; states are checked when they are read.
 
     Raises:
         StoreError: there is no run, or its plan is damaged.
     """
     path = Path(path)
+    if is_packed(path):
+        content = content_remembered(path)
+        return PackedRun(path, content.plan, content.plan_hash)
     if not files.exists(path / "plan.json"):
-        raise StoreError(f"{path} is no run: it has no plan.json; make one with `geomkit capture`")
+        raise StoreError(
+            f"{path} is no run: no folder with a plan.json, and no packed run; make one with "
+            "`geomkit capture`"
+        )
     plan = records.from_json(Plan, path / "plan.json")
     check_plan(plan)
     return Run(path, plan, plan.hash)

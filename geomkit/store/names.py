@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from geomkit.errors import StoreError
+from geomkit.store.datasets import check_store_dtype
 from geomkit.store.shard import check_id
 from geomkit.types import MODALITIES, Plan
 
@@ -15,6 +16,11 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 def shard_name(number: int) -> str:
     """File name of shard `number`."""
     return f"shard-{number:05d}.h5"
+
+
+def tokens_name(number: int) -> str:
+    """File name of the token states of shard `number`."""
+    return f"tokens-{number:05d}.h5"
 
 
 def check_checkpoint_name(name: str) -> None:
@@ -29,6 +35,7 @@ def check_checkpoint_name(name: str) -> None:
 
 def check_plan(plan: Plan) -> None:
     """Raise StoreError unless every row is named once and in exactly one batch of its modality."""
+    check_store_dtype(plan.store_dtype)
     if plan.shard_batches < 1 or not plan.rows or not plan.poolings:
         raise StoreError("a plan needs rows, a pooling and at least one batch a shard")
     if [row.index for row in plan.rows] != list(range(len(plan.rows))):

@@ -18,10 +18,10 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from geomkit.errors import StoreError
-from geomkit.store import files, shard
+from geomkit.store import files
 
 Identity = tuple[int, int, int, int, int]
 
@@ -29,7 +29,7 @@ FILE_SECONDS = 20  # for one file; a shard of the usual size takes some millisec
 START_SECONDS = 60  # for the interpreter and its imports, on a slow network disk
 SLOW = 50 << 20  # bytes a second that the slowest disk gives
 MEMORY = 2 << 30  # address space of the child beside what the files need themselves
-_PATTERNS = ("*/shard-*.h5",)
+_PATTERNS = ("shard-*.h5", "tokens-*.h5")
 _READY = "ready"
 _CHILD = f"from {__name__} import main; main()"
 
@@ -68,8 +68,10 @@ def admit(path: Path, sha: str, status: os.stat_result) -> None:
 
 def _others(path: Path) -> Iterator[Path]:
     """The other files of the run that have no verdict yet."""
+    if not any(path.match(pattern) for pattern in _PATTERNS):
+        return  # a packed run is alone
     run = path.parents[1]
-    for other in sorted(p for pattern in _PATTERNS for p in run.glob(pattern)):
+    for other in sorted(p for pattern in _PATTERNS for p in run.glob(f"*/{pattern}")):
         try:
             if other != path and identity(other.lstat()) not in _verdicts:
                 yield other
@@ -197,10 +199,7 @@ def _alarm(seconds: int) -> None:
 
 
 def _parse(stream: BinaryIO, size: int, name: str) -> None:
-    """The structure, the table, the index of every chunk, and the first site's states."""
-    table: Any = shard.read_table(stream, size, name)
-    for pooling in table.poolings:
-        try:
-            shard.read_site(stream, pooling, 0)
-        except StoreError as error:
-            raise StoreError(f"{name}: {error}; capture again to redo it") from error
+    """All of the file, whichever form of the store it has."""
+    from geomkit.store.forms import walk  # it knows every form, and this module is below them
+
+    walk(stream, size, name)

@@ -10,16 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import StoreError
-from geomkit.store import door, shard
+from geomkit.store import door, shard, tokens
 from geomkit.store.quarantine import Identity
 from geomkit.store.shard import ShardTable
+from geomkit.store.tokens import TokenTable
 
-Claims = tuple[tuple[tuple[int, str, str], ...], tuple[str, ...], tuple[str, ...], int]
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the plan and the checkpoint say that a shard holds."""
+
+    rows: tuple[tuple[int, str, str], ...]  # index, id, modality
+    sites: tuple[str, ...]
+    poolings: tuple[str, ...]
+    dim: int
+    dtype: str
+    plan_hash: str
+    checkpoint_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A file that belongs to a shard: its token states."""
+
+    file: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a shard's file must be for the shard to count."""
+    """What a shard's file must be for the shard to count, and what happened while it was made."""
 
     schema: str
     file: str
@@ -28,6 +49,8 @@ class Receipt:
     rows: int
     plan_hash: str
     checkpoint_hash: str
+    events: tuple[str, ...] = ()
+    tokens: Attached | None = None
 
 
 def table_remembered(path: Path, receipt: Receipt, claims: Claims) -> ShardTable:
@@ -43,16 +66,52 @@ def _table_cached(path: Path, receipt: Receipt, claims: Claims, _key: Identity) 
 def table_now(path: Path, receipt: Receipt, claims: Claims) -> ShardTable:
     """The table of the shard at `path`: what its receipt says, and the rows of the plan."""
     table = door.first_read(path, receipt.bytes, receipt.sha256, shard.read_table)
-    held = (
-        tuple(zip(table.index.tolist(), table.ids, table.modality, strict=True)),
-        table.sites,
-        table.poolings,
-        table.dim,
-    )
-    hashes = (table.plan_hash, table.checkpoint_hash)
-    if held != claims or hashes != (receipt.plan_hash, receipt.checkpoint_hash):
-        raise StoreError(f"{path} holds other rows, sites or hashes than the plan; capture again")
+    check_claims(table, claims, path)
     return table
+
+
+def check_claims(table: ShardTable, claims: Claims, path: Path) -> None:
+    """Raise StoreError unless a table holds what the plan and the checkpoint say."""
+    held = Claims(
+        rows=tuple(zip(table.index.tolist(), table.ids, table.modality, strict=True)),
+        sites=table.sites,
+        poolings=table.poolings,
+        dim=table.dim,
+        dtype=table.dtype,
+        plan_hash=table.plan_hash,
+        checkpoint_hash=table.checkpoint_hash,
+    )
+    if held != claims:
+        raise StoreError(f"{path} holds other rows, sites or hashes than the plan; capture again")
+
+
+def tokens_remembered(path: Path, stated: Attached, shard_table: ShardTable) -> TokenTable:
+    """`tokens_now`, done once for as long as the file's identity, size and times stay."""
+    return _tokens_cached(path, stated, shard_table, door.identity(path))
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _tokens_cached(
+    path: Path, stated: Attached, shard_table: ShardTable, _key: Identity
+) -> TokenTable:
+    return tokens_now(path, stated, shard_table)
+
+
+def tokens_now(path: Path, stated: Attached, shard_table: ShardTable) -> TokenTable:
+    """The table of the tokens at `path`: what the receipt says, and the rows of their shard."""
+    table = door.first_read(path, stated.bytes, stated.sha256, tokens.read_table)
+    check_tokens(table, shard_table, path)
+    return table
+
+
+def check_tokens(table: TokenTable, beside: ShardTable, path: Path) -> None:
+    """Raise StoreError unless tokens are of the rows, sites and hashes of the shard beside them."""
+    own = (table.plan_hash, table.checkpoint_hash, table.sites, table.dim, table.dtype)
+    its = (beside.plan_hash, beside.checkpoint_hash, beside.sites, beside.dim, beside.dtype)
+    lengths = np.diff(table.offsets)
+    same = own == its and np.array_equal(table.index, beside.index)
+    if not same or np.any(beside.ok & (lengths != beside.n_tokens)):
+        raise StoreError(f"{path} holds tokens of other rows than its shard; capture again")
 
 
 def check_finite(states: NDArray[np.float32], ok: NDArray[np.bool_], path: Path) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,15 +36,22 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def to_json(record: Any) -> bytes:
+def to_json(record: Any, *, sparse: bool = False) -> bytes:
     """A record as UTF-8 JSON with sorted keys: equal records give equal bytes.
+
+    `sparse` leaves out fields at their default: a record from before the field keeps its bytes.
 
     Raises:
         StoreError: it holds NaN, an infinity or something JSON has no word for.
     """
+    given = asdict(record)
+    if sparse:
+        given = {
+            f.name: given[f.name] for f in fields(record) if getattr(record, f.name) != f.default
+        }
     try:
         text = json.dumps(
-            asdict(record), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1,
+            given, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1,
             default=_plain,
         )  # fmt: skip
         return text.encode() + b"\n"
@@ -67,7 +74,11 @@ def from_json(kind: type[T], path: Path, limit: int = MAX_JSON_BYTES) -> T:
     Raises:
         StoreError: no regular file, no JSON, repeated keys, NaN, or fields that do not fit.
     """
-    data = read_regular(path, limit)
+    return parse_json(kind, read_regular(path, limit), str(path))
+
+
+def parse_json(kind: type[T], data: bytes, name: str) -> T:
+    """The record of type `kind` in `data`, which comes from `name`; raises like `from_json`."""
     try:
         json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
         adapter = _adapter(kind)  # type: ignore[arg-type] # a class is hashable, mypy doubts it
@@ -76,10 +87,10 @@ def from_json(kind: type[T], path: Path, limit: int = MAX_JSON_BYTES) -> T:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top"
         raise StoreError(
-            f"{path} is no {kind.__name__}: at {where}: {first['msg']}; capture or analyze again"
+            f"{name} is no {kind.__name__}: at {where}: {first['msg']}; capture or analyze again"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not the JSON it should be: {error}") from error
+        raise StoreError(f"{name} is not the JSON it should be: {error}") from error
     return record
 
 

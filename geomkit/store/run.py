@@ -4,63 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geomkit.errors import ProvenanceMismatch, StoreError
-from geomkit.store import files, quarantine, records, shard
-from geomkit.store.door import open_file
-from geomkit.store.names import check_checkpoint_name, shard_name
+from geomkit.errors import StoreError
+from geomkit.store import files, quarantine, records, shard, tokens
+from geomkit.store.door import MAX_FILE_BYTES
+from geomkit.store.names import check_checkpoint_name, shard_name, tokens_name
+from geomkit.store.reading import Entry, Part, Reading, TokenPart
 from geomkit.store.receipts import (
+    Attached,
     Claims,
     Receipt,
-    check_finite,
     table_now,
     table_remembered,
+    tokens_now,
+    tokens_remembered,
 )
-from geomkit.store.shard import ShardRows, ShardTable
-from geomkit.types import Activations, Analysis, CheckpointRecord, Modality, Plan
+from geomkit.store.shard import ShardRows
+from geomkit.store.tokens import TokenRows
+from geomkit.types import Analysis, CheckpointRecord
 
-_PREVIEWS = {"image": ".webp", "video": ".video.webp", "audio": ".wav"}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """`checkpoint.json`: the record, its place in the capture order, and the plan it belongs to."""
-
-    schema: str
-    order: int
-    plan_hash: str
-    record: CheckpointRecord
+PREVIEWS = {"image": ".webp", "video": ".video.webp", "audio": ".wav"}
+"""Modality -> what the name of its previews ends in."""
+MAX_PREVIEW_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Reading):
     """A plan and the states captured under it; get one from `create_run` or `open_run`."""
 
-    path: Path
-    plan: Plan
-    plan_hash: str
-
     # ---------------------------------------------------------------------------- checkpoints
-
-    def checkpoints(self) -> tuple[CheckpointRecord, ...]:
-        """The records in capture order; the first is the reference."""
-        return tuple(entry.record for entry in self._entries())
-
-    def checkpoint(self, name: str) -> CheckpointRecord:
-        """The record of that name. Raises StoreError, naming the others, if none."""
-        known = self.checkpoints()
-        for record in known:
-            if record.name == name:
-                return record
-        raise StoreError(
-            f"{self.path} holds no checkpoint {name!r}; it holds {[r.name for r in known]}"
-        )
 
     def write_checkpoint(self, record: CheckpointRecord) -> None:
         """Record where a checkpoint came from, before its first shard.
@@ -70,7 +47,7 @@ class Run:
         """
         check_checkpoint_name(record.name)
         with files.write_lock(self.path):
-            entries = self._entries()
+            entries = self.entries()
             order = len(entries)
             for entry in entries:
                 if entry.record.name == record.name:
@@ -96,7 +73,8 @@ class Run:
                 f"{offered[:12]}: {', '.join(differing)} differ; use another folder or name"
             )
 
-    def _entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[Entry, ...]:
+        """The entries of all checkpoints in capture order."""
         found = []
         for folder in files.entries(self.path):
             path = folder / "checkpoint.json"
@@ -137,29 +115,53 @@ class Run:
         return tuple(index for batch in batches for index in batch)
 
     def write_shard(
-        self, checkpoint: str, number: int, rows: ShardRows, sites: tuple[str, ...]
+        self,
+        checkpoint: str,
+        number: int,
+        rows: ShardRows,
+        sites: tuple[str, ...],
+        *,
+        events: Sequence[str] = (),
+        tokens: TokenRows | None = None,
     ) -> None:
-        """Make one shard durable: file, then receipt. A shard that is there already is kept.
+        """Make one shard durable: tokens, file, receipt. A shard that is there already is kept.
+
+        `events` are sentences for the receipt: what happened while the rows were made.
 
         Raises:
             StoreError: the rows are not the plan's slice, or the disk refuses.
         """
         record = self.checkpoint(checkpoint)
         self._check_slice(record, number, rows, sites)
-        identity = records.checkpoint_hash(record)
-        data = shard.to_bytes(rows, sites, self.plan_hash, identity)
+        identity, dtype = records.checkpoint_hash(record), self.plan.store_dtype
+        data = shard.to_bytes(rows, sites, self.plan_hash, identity, dtype)
+        ragged = None if tokens is None else self._token_bytes(record, rows, tokens)
+        attached = None
+        if ragged is not None:
+            attached = Attached(tokens_name(number), len(ragged), _trusted_sha(ragged))
         name = shard_name(number)
-        sha = shard.content_sha(data)
         receipt = Receipt(
-            "geomkit-receipt/1", name, len(data), sha, len(rows.index), self.plan_hash, identity
-        )
-        quarantine.trust(sha)
+            "geomkit-receipt/1", name, len(data), _trusted_sha(data), len(rows.index),
+            self.plan_hash, identity, tuple(events), attached,
+        )  # fmt: skip
         folder = self._folder(checkpoint)
         with files.write_lock(self.path):
-            if self.has_shard(checkpoint, number):
+            if self.has_shard(checkpoint, number, tokens=attached is not None):
                 return
+            if ragged is not None:
+                files.write_atomic(folder / tokens_name(number), ragged)
             files.write_atomic(folder / name, data)
-            files.write_atomic((folder / name).with_suffix(".json"), records.to_json(receipt))
+            files.write_atomic(
+                (folder / name).with_suffix(".json"), records.to_json(receipt, sparse=True)
+            )
+
+    def _token_bytes(self, record: CheckpointRecord, rows: ShardRows, given: TokenRows) -> bytes:
+        if given.states.shape[-1] != record.dim:
+            raise StoreError(f"expected tokens of dim {record.dim}, got {given.states.shape[-1]}")
+        identity = records.checkpoint_hash(record)
+        return tokens.to_bytes(
+            given, rows, record.sites, self.plan_hash, identity, self.plan.store_dtype
+        )
 
     def _check_slice(
         self, record: CheckpointRecord, number: int, rows: ShardRows, sites: tuple[str, ...]
@@ -177,31 +179,42 @@ class Run:
         if dims != {record.dim}:
             raise StoreError(f"expected states of dim {record.dim}, got {sorted(dims)}")
 
-    def has_shard(self, checkpoint: str, number: int) -> bool:
-        """True when the file is there and is, byte for byte, what its receipt says."""
-        try:
-            table_now(*self._expected(self.checkpoint(checkpoint), number))
-        except StoreError:
-            return False
-        return True
+    def has_shard(self, checkpoint: str, number: int, *, tokens: bool = False) -> bool:
+        """True when a shard's files are there and are, byte for byte, what its receipt says.
 
-    def complete(self, checkpoint: str) -> bool:
-        """True when every shard of the checkpoint is there and sound."""
+        With `tokens` it must also have token states.
+        """
         try:
-            for _ in self._tables(self.checkpoint(checkpoint)):
-                pass
+            receipt = self._check_files(checkpoint, number)
         except StoreError:
             return False
-        return True
+        return receipt.tokens is not None or not tokens
+
+    def _check_files(self, checkpoint: str, number: int) -> Receipt:
+        path, receipt, claims = self._expected(self.checkpoint(checkpoint), number)
+        table = table_now(path, receipt, claims)
+        if receipt.tokens is not None:
+            tokens_now(self._tokens_path(path, receipt.tokens, number), receipt.tokens, table)
+        return receipt
 
     def check_shard(self, checkpoint: str, number: int) -> None:
         """Raise StoreError saying what is wrong with a shard; every byte is read again."""
-        path, receipt, claims = self._expected(self.checkpoint(checkpoint), number)
-        table = table_now(path, receipt, claims)
-        for pooling in table.poolings:
-            for site in range(len(table.sites)):
-                with open_file(path) as stream:
-                    check_finite(shard.read_site(stream, pooling, site), table.ok, path)
+        receipt = self._check_files(checkpoint, number)
+        path, _, claims = self._expected(self.checkpoint(checkpoint), number)
+        part = Part(table_remembered(path, receipt, claims), path)
+        for pooling in part.table.poolings:
+            for site in range(len(part.table.sites)):
+                part.states(pooling, site)
+        if receipt.tokens is not None:
+            self._token_part(part, receipt.tokens, number).check(part.table.ok)
+
+    def problems(self, checkpoint: str) -> Iterator[str]:
+        """What is wrong with the shards of a checkpoint, a sentence each; every byte is read."""
+        for number in range(self.shard_count()):
+            try:
+                self.check_shard(checkpoint, number)
+            except StoreError as error:
+                yield str(error)
 
     def _expected(self, record: CheckpointRecord, number: int) -> tuple[Path, Receipt, Claims]:
         """Where a shard is, and what its receipt and the plan say it must be."""
@@ -211,29 +224,52 @@ class Run:
                 f"{record.name} is incomplete: shard {number} of {self.shard_count()} has no "
                 "receipt; run the same capture again, it continues where it stopped"
             )
-        receipt = records.from_json(Receipt, path.with_suffix(".json"), limit=1 << 16)
+        receipt = records.from_json(Receipt, path.with_suffix(".json"), limit=1 << 20)
         mine = (path.name, self.plan_hash, records.checkpoint_hash(record))
         if (receipt.file, receipt.plan_hash, receipt.checkpoint_hash) != mine:
             raise StoreError(
                 f"{path}: its receipt is for another file, plan or checkpoint; capture again"
             )
-        return path, receipt, self._claims(record, number)
+        return path, receipt, self.claims(record, self.shard_rows(number))
 
-    def _claims(self, record: CheckpointRecord, number: int) -> Claims:
-        planned = [self.plan.rows[index] for index in self.shard_rows(number)]
-        return (
-            tuple((row.index, row.id, row.modality) for row in planned),
-            record.sites,
-            tuple(sorted(self.plan.poolings)),
-            record.dim,
-        )
+    def receipts(self, checkpoint: str) -> tuple[Receipt, ...]:
+        """The receipts of the shards that are there, in their order; files are not looked at."""
+        record = self.checkpoint(checkpoint)
+        there = [n for n in range(self.shard_count()) if self._has_receipt(checkpoint, n)]
+        return tuple(self._expected(record, number)[1] for number in there)
 
-    def _tables(self, record: CheckpointRecord) -> Iterator[tuple[ShardTable, Path]]:
+    def _has_receipt(self, checkpoint: str, number: int) -> bool:
+        return files.exists((self.path / checkpoint / shard_name(number)).with_suffix(".json"))
+
+    def parts(self, checkpoint: str) -> Iterator[Part]:
+        """The checked shards of a complete checkpoint. Raises StoreError at what is not there."""
+        record = self.checkpoint(checkpoint)
         for number in range(self.shard_count()):
             path, receipt, claims = self._expected(record, number)
-            yield table_remembered(path, receipt, claims), path
+            yield Part(table_remembered(path, receipt, claims), path)
 
-    def _captured(self) -> tuple[CheckpointRecord, ...]:
+    def token_part(self, checkpoint: str, index: int) -> TokenPart:
+        """The token states that hold row `index` of the plan. Raises StoreError if none do."""
+        if not 0 <= index < len(self.plan.rows):
+            raise StoreError(f"expected a row from 0 to {len(self.plan.rows) - 1}, got {index}")
+        number = next(n for n in range(self.shard_count()) if index in self.shard_rows(n))
+        path, receipt, claims = self._expected(self.checkpoint(checkpoint), number)
+        if receipt.tokens is None:
+            raise StoreError(f"{path} has no token states; capture with --tokens to keep them")
+        part = Part(table_remembered(path, receipt, claims), path)
+        return self._token_part(part, receipt.tokens, number)
+
+    def _token_part(self, part: Part, attached: Attached, number: int) -> TokenPart:
+        path = self._tokens_path(part.path, attached, number)
+        return TokenPart(tokens_remembered(path, attached, part.table), path)
+
+    def _tokens_path(self, path: Path, attached: Attached, number: int) -> Path:
+        """Where the tokens of the shard at `path` are: beside it, under the one name they have."""
+        if attached.file != tokens_name(number):
+            raise StoreError(f"{path}: its receipt names other tokens; capture again")
+        return path.with_name(attached.file)
+
+    def captured(self) -> tuple[CheckpointRecord, ...]:
         """The checkpoints all of whose shards have receipts, in capture order.
 
         Damage does not remove a checkpoint from this list: it raises when the shard is read,
@@ -242,92 +278,7 @@ class Run:
         return tuple(
             record
             for record in self.checkpoints()
-            if all(
-                files.exists((self.path / record.name / shard_name(n)).with_suffix(".json"))
-                for n in range(self.shard_count())
-            )
-        )
-
-    # ---------------------------------------------------------------------------------- states
-
-    def states(
-        self, checkpoint: str, site: str, pooling: str = "last"
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """States `(plan rows, dim)` of one site, NaN where not ok, and the ok flags.
-
-        Raises:
-            StoreError: no such site or pooling, or a shard is missing or damaged.
-        """
-        record = self.checkpoint(checkpoint)
-        if site not in record.sites or pooling not in self.plan.poolings:
-            raise StoreError(
-                f"{checkpoint} has no {pooling!r} states at {site!r}; "
-                f"sites: {record.sites}; poolings: {self.plan.poolings}"
-            )
-        states = np.full((len(self.plan.rows), record.dim), np.nan, np.float32)
-        ok = np.zeros(len(self.plan.rows), bool)
-        number = record.sites.index(site)
-        for table, path in self._tables(record):
-            with open_file(path) as stream:
-                part = shard.read_site(stream, pooling, number)
-            check_finite(part, table.ok, path)
-            states[table.index] = part
-            ok[table.index] = table.ok
-        return states, ok
-
-    def activations(
-        self, checkpoint: str, site: str, modality: Modality, pooling: str = "last"
-    ) -> Activations:
-        """States of the rows that are ok in every complete checkpoint, in plan order.
-
-        Two checkpoints of a run therefore give arrays that are paired row by row.
-
-        Raises:
-            StoreError: as `states`.
-            ProvenanceMismatch: a row's token ids differ between two checkpoints.
-        """
-        states, ok = self.states(checkpoint, site, pooling)
-        paired = ok & self._paired()
-        rows = tuple(r for r in self.plan.rows if r.modality == modality and paired[r.index])
-        chosen = states[[row.index for row in rows]]
-        return Activations(checkpoint, site, pooling, modality, chosen, rows)
-
-    def _paired(self) -> NDArray[np.bool_]:
-        """Rows that are ok in every complete checkpoint, shown the same tokens in each."""
-        paired = np.ones(len(self.plan.rows), bool)
-        seen: dict[int, tuple[str, str]] = {}
-        for record in self._captured():
-            for table, _ in self._tables(record):
-                paired[table.index] &= table.ok
-                for position in np.flatnonzero(table.ok).tolist():
-                    index, sha = int(table.index[position]), table.token_sha[position]
-                    first, expected = seen.setdefault(index, (record.name, sha))
-                    if sha != expected:
-                        raise self._mismatch(index, first, record.name)
-        return paired
-
-    def _mismatch(self, index: int, first: str, second: str) -> ProvenanceMismatch:
-        row = self.plan.rows[index]
-        return ProvenanceMismatch(
-            f"{row.modality} of {row.id!r}: {first} and {second} were shown different tokens, so "
-            "their states cannot be compared; use one tokenizer and template and capture again"
-        )
-
-    def check_pairing(self) -> None:
-        """Raise ProvenanceMismatch when complete checkpoints were shown different tokens."""
-        self._paired()
-
-    def skipped(self) -> tuple[Mapping[str, str], ...]:
-        """Rows that a complete checkpoint could not read: id, modality, reason; in plan order."""
-        reasons: dict[int, str] = {}
-        for record in self._captured():
-            for table, _ in self._tables(record):
-                for position in np.flatnonzero(~table.ok):
-                    reasons.setdefault(int(table.index[position]), table.notes[position])
-        rows = self.plan.rows
-        return tuple(
-            {"id": rows[i].id, "modality": rows[i].modality, "reason": reasons[i]}
-            for i in sorted(reasons)
+            if all(self._has_receipt(record.name, n) for n in range(self.shard_count()))
         )
 
     # ------------------------------------------------------------------------ media, analysis
@@ -346,32 +297,72 @@ class Run:
         """Keep a small preview (WebP or WAV bytes) of a sample for the report."""
         path = self._media_path(id, modality)
         if path is None:
-            raise StoreError(f"there is no preview of {modality!r}, only of {sorted(_PREVIEWS)}")
+            raise StoreError(f"there is no preview of {modality!r}, only of {sorted(PREVIEWS)}")
         with files.write_lock(self.path):
             files.make_folder(path.parent)
             files.write_atomic(path, data)
 
     def _media_path(self, name: str, modality: str) -> Path | None:
-        suffix = _PREVIEWS.get(modality)
-        stem = hashlib.sha256(name.encode()).hexdigest()[:16]
-        return None if suffix is None else self.path / "media" / f"{stem}{suffix}"
+        file = preview_name(name, modality)
+        return self.path / "media" / file if file else None
+
+    def preview(self, id: str, modality: str) -> bytes | None:  # noqa: A002 - as above
+        """The bytes of the preview of a sample in a modality, or None."""
+        path = self.media(id, modality)
+        return None if path is None else files.read_regular(path, MAX_PREVIEW_BYTES)
+
+    def beside(self, name: str) -> Path:
+        """Where a file that is made from the run goes: into its folder."""
+        return self.path / name
 
     def write_analysis(self, analysis: Analysis) -> None:
         """Write analysis.json and analysis.csv; equal analyses give equal bytes."""
         document, table = records.to_json(analysis), records.to_csv(analysis)
-        with files.write_lock(self.path):
-            files.write_atomic(self.path / "analysis.csv", table)
-            files.write_atomic(self.path / "analysis.json", document)
+        path = self.beside("analysis.json")
+        with files.write_lock(path.parent):
+            files.write_atomic(path.with_suffix(".csv"), table)
+            files.write_atomic(path, document)
+
+    def has_analysis(self) -> bool:
+        """True when the run was analyzed; whether it still fits is for its reader to see."""
+        return files.exists(self.beside("analysis.json"))
 
     def read_analysis(self) -> Analysis:
         """The analysis of this run. Raises StoreError when there is none or of another plan."""
-        path = self.path / "analysis.json"
-        if not files.exists(path):
+        if not self.has_analysis():
             raise StoreError(f"{self.path} is not analyzed yet; run `geomkit analyze {self.path}`")
-        analysis = records.from_json(Analysis, path)
+        path, data = self.analysis_bytes()
+        analysis = records.parse_json(Analysis, data, path)
         if analysis.plan_hash != self.plan_hash:
             raise StoreError(
                 f"{path} is of plan {analysis.plan_hash[:12]}, the run is of "
                 f"{self.plan_hash[:12]}; run `geomkit analyze {self.path}` again"
             )
         return analysis
+
+    def analysis_bytes(self) -> tuple[str, bytes]:
+        """The analysis as JSON, and where it is."""
+        path = self.beside("analysis.json")
+        return str(path), files.read_regular(path, records.MAX_JSON_BYTES)
+
+    def bytes_on_disk(self) -> int:
+        """Size of everything in the folder."""
+        return sum(p.lstat().st_size for p in self.path.rglob("*") if p.is_file())
+
+
+def preview_name(id: str, modality: str) -> str:  # noqa: A002 - the record's own word
+    """File name of the preview of a sample; empty for a modality that has none."""
+    suffix = PREVIEWS.get(modality)
+    return "" if suffix is None else f"{hashlib.sha256(id.encode()).hexdigest()[:16]}{suffix}"
+
+
+def _trusted_sha(data: bytes) -> str:
+    """sha256 of a file that this process made, which no child needs to parse."""
+    if len(data) > MAX_FILE_BYTES:
+        raise StoreError(
+            f"a shard of {len(data)} bytes is larger than the {MAX_FILE_BYTES} that a reader "
+            "takes; use fewer batches a shard (--shard-batches)"
+        )
+    sha = shard.content_sha(data)
+    quarantine.trust(sha)
+    return sha

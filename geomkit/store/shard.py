@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -14,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import StoreError
+from geomkit.store import bfloat16
 from geomkit.store.allowlist import read_strings, read_tree, signature_at_start
+from geomkit.store.datasets import (
+    BOUND,
+    check_store_dtype,
+    fixed_strings,
+    put,
+    put_states,
+)
+from geomkit.store.datasets import read_site as site_of
 from geomkit.types import MODALITIES
 
 FORMAT = "geomkit-shard"
@@ -22,7 +32,7 @@ VERSION = 1
 MAX_ID_BYTES = 256
 MAX_NOTE_BYTES = 512
 _SHA = re.compile(r"[0-9a-f]{64}|")
-_BOUND = ("v114", "v114")  # checksummed metadata; "latest" would change bytes with the library
+DEPTH = 64  # rows in a chunk of states
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +61,7 @@ class ShardTable:
     sites: tuple[str, ...]
     poolings: tuple[str, ...]
     dim: int
+    dtype: str  # what the states are stored as; they are read as float32
     index: NDArray[np.int64]
     ids: tuple[str, ...]
     modality: tuple[str, ...]
@@ -73,30 +84,43 @@ def content_sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def to_bytes(rows: ShardRows, sites: Sequence[str], plan_hash: str, checkpoint_hash: str) -> bytes:
+def to_bytes(
+    rows: ShardRows,
+    sites: Sequence[str],
+    plan_hash: str,
+    checkpoint_hash: str,
+    dtype: str = "float32",
+) -> bytes:
     """The shard as the bytes of an HDF5 file, built in memory and read back before it is returned.
 
     In memory, because HDF5 crashes the process when a disk runs full under it.
 
     Raises:
-        StoreError: the rows do not fit together, or a good row is not finite.
+        StoreError: the rows do not fit together, a good row is not finite or too large for `dtype`.
     """
+    check_store_dtype(dtype)
     _check_rows(rows, sites)
-    states = {pooling: _blanked(array, rows.ok) for pooling, array in rows.states.items()}
     image = io.BytesIO()
-    with h5py.File(image, "w", libver=_BOUND) as file:
-        file.attrs["format"] = np.bytes_(FORMAT)
-        file.attrs["version"] = np.int64(VERSION)
-        file.attrs["plan_hash"] = np.bytes_(plan_hash)
-        file.attrs["checkpoint_hash"] = np.bytes_(checkpoint_hash)
-        for name, values in _columns(rows, sites).items():
-            _put(file, name, values, (len(values),))
-        for pooling in sorted(states):
-            count, _, dim = states[pooling].shape
-            _put(file, f"states/{pooling}", states[pooling], (min(64, count), 1, dim))
+    with h5py.File(image, "w", libver=BOUND) as file:
+        put_attributes(file, FORMAT, VERSION, plan_hash, checkpoint_hash)
+        for name, values in columns(rows, sites).items():
+            put(file, name, values, (len(values),))
+        for pooling in sorted(rows.states):
+            blanked = _blanked(rows.states[pooling], rows.ok)
+            put_states(file, f"states/{pooling}", blanked, DEPTH, dtype)
     data = image.getvalue()
-    _check_image(data, states)
+    _check_image(data, rows, dtype)
     return data
+
+
+def put_attributes(
+    file: Any, format_name: str, version: int, plan_hash: str, checkpoint_hash: str
+) -> None:
+    """What a shard, or a group like one, says about itself."""
+    file.attrs["format"] = np.bytes_(format_name)
+    file.attrs["version"] = np.int64(version)
+    file.attrs["plan_hash"] = np.bytes_(plan_hash)
+    file.attrs["checkpoint_hash"] = np.bytes_(checkpoint_hash)
 
 
 def _check_rows(rows: ShardRows, sites: Sequence[str]) -> None:
@@ -129,16 +153,17 @@ def _blanked(array: NDArray[np.float32], ok: NDArray[np.bool_]) -> NDArray[np.fl
     return blanked
 
 
-def _columns(rows: ShardRows, sites: Sequence[str]) -> dict[str, NDArray[Any]]:
+def columns(rows: ShardRows | ShardTable, sites: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The datasets of a shard beside the states, by path."""
     return {
-        "sites": _fixed(sites),
+        "sites": fixed_strings(sites),
         "samples/index": np.asarray(rows.index, "<i8"),
-        "samples/id": _fixed(rows.ids),
-        "samples/modality": _fixed(rows.modality),
+        "samples/id": fixed_strings(rows.ids),
+        "samples/modality": fixed_strings(rows.modality),
         "samples/ok": np.asarray(rows.ok, "u1"),
         "samples/n_tokens": np.asarray(rows.n_tokens, "<i4"),
-        "samples/token_sha": _fixed(rows.token_sha),
-        "samples/note": _fixed(
+        "samples/token_sha": fixed_strings(rows.token_sha),
+        "samples/note": fixed_strings(
             [_note(n) if not ok else "" for n, ok in zip(rows.notes, rows.ok, strict=True)]
         ),
     }
@@ -150,23 +175,22 @@ def _note(text: str) -> str:
     return line.encode()[:MAX_NOTE_BYTES].decode(errors="ignore")
 
 
-def _fixed(values: Sequence[str]) -> NDArray[Any]:
-    """Fixed-size UTF-8: variable-length strings cannot carry a checksum."""
-    encoded = [value.encode() for value in values]
-    width = max(1, *(len(value) for value in encoded))
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
-
-
-def _put(file: Any, name: str, values: NDArray[Any], chunks: tuple[int, ...]) -> None:
-    file.create_dataset(name, data=values, chunks=chunks, fletcher32=True, track_times=False)
-
-
-def _check_image(data: bytes, states: Mapping[str, NDArray[np.float32]]) -> None:
+def _check_image(data: bytes, rows: ShardRows, dtype: str) -> None:
+    """Read everything back; each site is the given one, to the precision of the stored type."""
     read_table(io.BytesIO(data), len(data), "the shard in memory")
     with h5py.File(io.BytesIO(data), "r") as file:
-        for pooling, array in states.items():
-            if file["states"][pooling][()].tobytes() != array.tobytes():
-                raise StoreError(f"{pooling} states changed on the way to HDF5; do not trust this")
+        for pooling, array in rows.states.items():
+            for number in range(array.shape[1]):
+                given = _blanked(array[:, number], rows.ok)
+                if not same_states(site_of(file["states"][pooling], number), given, dtype):
+                    raise StoreError(f"{pooling} states changed on the way to HDF5; do not trust")
+
+
+def same_states(found: NDArray[np.float32], given: NDArray[np.float32], dtype: str) -> bool:
+    """True when what was read is what was given, bit by bit, once rounded to the stored type."""
+    if dtype == "bfloat16":
+        given = bfloat16.decode(bfloat16.encode(given))
+    return found.tobytes() == given.tobytes()
 
 
 def read_table(stream: BinaryIO, size: int, name: str) -> ShardTable:
@@ -175,28 +199,38 @@ def read_table(stream: BinaryIO, size: int, name: str) -> ShardTable:
     Raises:
         StoreError: anything in the file is not as the format says; `name` is the file's name.
     """
-    try:
+    with parsing(name):
         signature_at_start(stream)
         with h5py.File(stream, "r") as file:
-            return _table(file, size)
+            return table_of(file, size)
+
+
+@contextlib.contextmanager
+def parsing(name: str) -> Iterator[None]:
+    """Make one kind of error, which says `name`, of everything that can go wrong with HDF5."""
+    try:
+        yield
     except StoreError as error:
         raise StoreError(f"{name}: {error}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise StoreError(f"{name} cannot be read as HDF5: {error}") from error
 
 
-def read_site(stream: BinaryIO, pooling: str, number: int) -> NDArray[np.float32]:
-    """States `(rows, dim)` of one site of a stream that `read_table` has accepted."""
+def read_site(stream: BinaryIO, pooling: str, number: int, group: str = "/") -> NDArray[np.float32]:
+    """States `(rows, dim)` of one site of a stream that `read_table` has accepted.
+
+    `group` is where in the file the shard is, when it is not the whole file.
+    """
     try:
         with h5py.File(stream, "r") as file:
-            states: NDArray[np.float32] = file["states"][pooling][:, number, :]
-            return states
+            return site_of(file[group]["states"][pooling], number)
     except (OSError, RuntimeError) as error:
         raise StoreError(f"the {pooling} states cannot be read: {error}") from error
 
 
-def _table(file: Any, size: int) -> ShardTable:
-    tree = read_tree(file, size, FORMAT, VERSION)
+def table_of(file: Any, size: int, beside: frozenset[str] = frozenset()) -> ShardTable:
+    """The checked table of an open shard, or of a group that is one; as `allowlist.read_tree`."""
+    tree = read_tree(file, size, FORMAT, VERSION, beside)
     samples = file["samples"]
     modality = read_strings(samples["modality"])
     token_sha = read_strings(samples["token_sha"])
@@ -216,6 +250,7 @@ def _table(file: Any, size: int) -> ShardTable:
         sites=read_strings(file["sites"]),
         poolings=tree.poolings,
         dim=tree.dim,
+        dtype=tree.dtype,
         index=samples["index"][()],
         ids=ids,
         modality=modality,

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from geomkit.errors import GeomkitError
-from geomkit.store import files
 from geomkit.store.folder import open_run
 from geomkit.store.run import Run
 
@@ -20,22 +19,14 @@ def verify_run(path: Path) -> tuple[str, ...]:
         return (str(error),)
     if not names:
         return (f"{path} holds no checkpoint yet; run the capture again",)
-    problems = [problem for name in names for problem in _checkpoint_problems(run, name)]
+    problems = [problem for name in names for problem in run.problems(name)]
     return (*problems, *(() if problems else _pairing_problems(run)))
-
-
-def _checkpoint_problems(run: Run, name: str) -> Iterator[str]:
-    for number in range(run.shard_count()):
-        try:
-            run.check_shard(name, number)
-        except GeomkitError as error:
-            yield str(error)
 
 
 def _pairing_problems(run: Run) -> Iterator[str]:
     try:
         run.check_pairing()
-        if files.exists(run.path / "analysis.json"):
+        if run.has_analysis():
             run.read_analysis()
     except GeomkitError as error:
         yield str(error)

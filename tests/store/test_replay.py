@@ -304,7 +304,7 @@ def bytes_not_synced(path: Path, data: bytes) -> None:
 
 def rewritten_in_place(path: Path, data: bytes) -> None:
     files._write_synced(path, data)
-    files._sync_folder(path.parent)
+    files.sync_folder(path.parent)
 
 
 def removed_first(path: Path, data: bytes) -> None:
@@ -312,14 +312,14 @@ def removed_first(path: Path, data: bytes) -> None:
     files._write_synced(temporary, data)
     path.unlink(missing_ok=True)
     temporary.replace(path)
-    files._sync_folder(path.parent)
+    files.sync_folder(path.parent)
 
 
 @pytest.mark.parametrize(
     ("name", "careless"),
     [
         ("_write_synced", bytes_not_synced),
-        ("_sync_folder", lambda _: None),
+        ("sync_folder", lambda _: None),
         ("write_atomic", rewritten_in_place),
         ("write_atomic", removed_first),
     ],

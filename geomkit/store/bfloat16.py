@@ -1,0 +1,58 @@
+"""bfloat16 in HDF5: two bytes on disk that any reader sees as float32.
+
+The file type is an IEEE float of 1 sign, 8 exponent and 7 mantissa bits, so HDF5 itself converts
+it. Its conversion is slow; the library moves the raw words instead and shifts them here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.errors import StoreError
+
+WORDS = np.dtype("<u2")
+_EXPONENT = 0x7F80
+
+
+def _file_type() -> Any:
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)  # sign at bit 15; 8 bits of exponent from 7; 7 of mantissa
+    kind.set_size(2)
+    kind.set_ebias(127)
+    return kind
+
+
+TYPE = _file_type()
+
+
+def encode(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The nearest bfloat16 words, ties to even; exact where the values are bfloat16 already.
+
+    Raises:
+        StoreError: a finite value is too large, and would have become infinite.
+    """
+    bits = np.ascontiguousarray(values, dtype="<f4").view(np.uint32)
+    top = (bits >> 16).astype(WORDS)
+    # Adding 0x7fff, and one more where the kept part is odd, carries exactly when it must round up.
+    words = ((bits + (0x7FFF + (top & 1))) >> 16).astype(WORDS)
+    special = (top & _EXPONENT) == _EXPONENT
+    if np.any(~special & ((words & _EXPONENT) == _EXPONENT)):
+        largest = float(np.abs(values[np.isfinite(values)]).max())
+        raise StoreError(
+            f"a state of {largest:.4g} is too large for bfloat16; store float32 "
+            "(--store-dtype float32)"
+        )
+    # Infinity and NaN keep their upper half; a NaN whose mark is in the lower half gets a new one.
+    lost = np.isnan(values) & ((top & 0x7F) == 0)
+    return np.where(special, top | np.where(lost, 0x40, 0).astype(WORDS), words)
+
+
+def decode(words: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The float32 values of bfloat16 words; always exact."""
+    wide = words.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)

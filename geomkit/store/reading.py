@@ -1,0 +1,241 @@
+"""What a run says, whichever form it has: checkpoints, states, pairing, tokens, events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.errors import ProvenanceMismatch, StoreError
+from geomkit.store import shard, tokens
+from geomkit.store.door import open_file
+from geomkit.store.receipts import Claims, Receipt, check_finite
+from geomkit.store.records import checkpoint_hash
+from geomkit.store.shard import ShardTable
+from geomkit.store.tokens import TokenTable
+from geomkit.types import Activations, CheckpointRecord, Modality, Plan
+
+BLOCK = 1 << 16  # tokens that are checked at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`checkpoint.json`: the record, its place in the capture order, and the plan it belongs to."""
+
+    schema: str
+    order: int
+    plan_hash: str
+    record: CheckpointRecord
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Rows of one checkpoint whose table is checked: a shard, or all of them in a packed file."""
+
+    table: ShardTable
+    path: Path
+    group: str = "/"  # where in the file
+
+    def states(self, pooling: str, number: int) -> NDArray[np.float32]:
+        """States `(rows, dim)` of one site, by its number; the good ones are finite."""
+        with open_file(self.path) as stream:
+            states = shard.read_site(stream, pooling, number, self.group)
+        check_finite(states, self.table.ok, self.path)
+        return states
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenPart:
+    """Token states of the rows of a part, whose table is checked."""
+
+    table: TokenTable
+    path: Path
+    group: str = "/"
+
+    def states(self, position: int, number: int) -> NDArray[np.float32]:
+        """States `(tokens, dim)` of the row at `position` in the table, at one site."""
+        with open_file(self.path) as stream:
+            return tokens.read_row(stream, self.table, position, number, self.group)
+
+    def check(self, ok: NDArray[np.bool_]) -> None:
+        """Raise StoreError unless exactly the tokens of rows that are ok are finite."""
+        flags = np.repeat(ok, np.diff(self.table.offsets))
+        for number in range(len(self.table.sites)):
+            for first in range(0, len(flags), BLOCK):
+                span = (first, min(first + BLOCK, len(flags)))
+                with open_file(self.path) as stream:
+                    block = tokens.read_span(stream, self.table, span, number, self.group)
+                check_finite(block, flags[slice(*span)], self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A plan and the states captured under it; a form of a run says where its parts are."""
+
+    path: Path
+    plan: Plan
+    plan_hash: str
+
+    # ------------------------------------------------------------------------- what a form says
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The entries of all checkpoints in capture order."""
+        raise NotImplementedError
+
+    def captured(self) -> tuple[CheckpointRecord, ...]:
+        """The checkpoints that have every shard, in capture order."""
+        raise NotImplementedError
+
+    def parts(self, checkpoint: str) -> Iterator[Part]:
+        """The checked parts of a complete checkpoint. Raises StoreError at what is not there."""
+        raise NotImplementedError
+
+    def token_part(self, checkpoint: str, index: int) -> TokenPart:
+        """The token states that hold row `index` of the plan. Raises StoreError if none do."""
+        raise NotImplementedError
+
+    def receipts(self, checkpoint: str) -> tuple[Receipt, ...]:
+        """The receipts of the shards that are there, in their order."""
+        raise NotImplementedError
+
+    def beside(self, name: str) -> Path:
+        """Where a file that is made from the run goes."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------- checkpoints
+
+    def checkpoints(self) -> tuple[CheckpointRecord, ...]:
+        """The records in capture order; the first is the reference."""
+        return tuple(entry.record for entry in self.entries())
+
+    def checkpoint(self, name: str) -> CheckpointRecord:
+        """The record of that name. Raises StoreError, naming the others, if none."""
+        known = self.checkpoints()
+        for record in known:
+            if record.name == name:
+                return record
+        raise StoreError(
+            f"{self.path} holds no checkpoint {name!r}; it holds {[r.name for r in known]}"
+        )
+
+    def claims(self, record: CheckpointRecord, rows: tuple[int, ...]) -> Claims:
+        """What a part with these rows of the plan must say."""
+        planned = [self.plan.rows[index] for index in rows]
+        return Claims(
+            rows=tuple((row.index, row.id, row.modality) for row in planned),
+            sites=record.sites,
+            poolings=tuple(sorted(self.plan.poolings)),
+            dim=record.dim,
+            dtype=self.plan.store_dtype,
+            plan_hash=self.plan_hash,
+            checkpoint_hash=checkpoint_hash(record),
+        )
+
+    def complete(self, checkpoint: str) -> bool:
+        """True when every shard of the checkpoint is there and sound."""
+        try:
+            for _ in self.parts(checkpoint):
+                pass
+        except StoreError:
+            return False
+        return True
+
+    def events(self, checkpoint: str) -> tuple[str, ...]:
+        """What happened while the checkpoint was captured, shard by shard: memory that ran out."""
+        return tuple(event for receipt in self.receipts(checkpoint) for event in receipt.events)
+
+    # ---------------------------------------------------------------------------------- states
+
+    def states(
+        self, checkpoint: str, site: str, pooling: str = "last"
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """States `(plan rows, dim)` of one site, NaN where not ok, and the ok flags.
+
+        Raises:
+            StoreError: no such site or pooling, or a shard is missing or damaged.
+        """
+        record = self.checkpoint(checkpoint)
+        if site not in record.sites or pooling not in self.plan.poolings:
+            raise StoreError(
+                f"{checkpoint} has no {pooling!r} states at {site!r}; "
+                f"sites: {record.sites}; poolings: {self.plan.poolings}"
+            )
+        number = record.sites.index(site)
+        states = np.full((len(self.plan.rows), record.dim), np.nan, np.float32)
+        ok = np.zeros(len(self.plan.rows), bool)
+        for part in self.parts(checkpoint):
+            states[part.table.index] = part.states(pooling, number)
+            ok[part.table.index] = part.table.ok
+        return states, ok
+
+    def tokens(self, checkpoint: str, site: str, index: int) -> NDArray[np.float32]:
+        """States `(tokens, dim)` of every token of one row; NaN, or none, where it is not ok.
+
+        Raises:
+            StoreError: no such site or row, the capture kept no tokens, or they are damaged.
+        """
+        record = self.checkpoint(checkpoint)
+        if site not in record.sites:
+            raise StoreError(f"{checkpoint} has no states at {site!r}; sites: {record.sites}")
+        number = record.sites.index(site)
+        part = self.token_part(checkpoint, index)
+        return part.states(int(np.flatnonzero(part.table.index == index)[0]), number)
+
+    def activations(
+        self, checkpoint: str, site: str, modality: Modality, pooling: str = "last"
+    ) -> Activations:
+        """States of the rows that are ok in every complete checkpoint, in plan order.
+
+        Two checkpoints of a run therefore give arrays that are paired row by row.
+
+        Raises:
+            StoreError: as `states`.
+            ProvenanceMismatch: a row's token ids differ between two checkpoints.
+        """
+        states, ok = self.states(checkpoint, site, pooling)
+        paired = ok & self._paired()
+        rows = tuple(r for r in self.plan.rows if r.modality == modality and paired[r.index])
+        chosen = states[[row.index for row in rows]]
+        return Activations(checkpoint, site, pooling, modality, chosen, rows)
+
+    def _paired(self) -> NDArray[np.bool_]:
+        """Rows that are ok in every complete checkpoint, shown the same tokens in each."""
+        paired = np.ones(len(self.plan.rows), bool)
+        seen: dict[int, tuple[str, str]] = {}
+        for record in self.captured():
+            for part in self.parts(record.name):
+                table = part.table
+                paired[table.index] &= table.ok
+                for position in np.flatnonzero(table.ok).tolist():
+                    index, sha = int(table.index[position]), table.token_sha[position]
+                    first, expected = seen.setdefault(index, (record.name, sha))
+                    if sha != expected:
+                        raise self._mismatch(index, first, record.name)
+        return paired
+
+    def _mismatch(self, index: int, first: str, second: str) -> ProvenanceMismatch:
+        row = self.plan.rows[index]
+        return ProvenanceMismatch(
+            f"{row.modality} of {row.id!r}: {first} and {second} were shown different tokens, so "
+            "their states cannot be compared; use one tokenizer and template and capture again"
+        )
+
+    def check_pairing(self) -> None:
+        """Raise ProvenanceMismatch when complete checkpoints were shown different tokens."""
+        self._paired()
+
+    def skipped(self) -> tuple[Mapping[str, str], ...]:
+        """Rows that a complete checkpoint could not read: id, modality, reason; in plan order."""
+        reasons: dict[int, str] = {}
+        for record in self.captured():
+            for part in self.parts(record.name):
+                for position in np.flatnonzero(~part.table.ok):
+                    reasons.setdefault(int(part.table.index[position]), part.table.notes[position])
+        rows = self.plan.rows
+        return tuple(
+            {"id": rows[i].id, "modality": rows[i].modality, "reason": reasons[i]}
+            for i in sorted(reasons)
+        )
