@@ -23,7 +23,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic_settings import (
@@ -85,7 +85,7 @@ def _capture_model() -> type[BaseModel]:
         hint = hints[field.name]
         if hint in (int, float):
             hint = Annotated[hint, BeforeValidator(_number)]
-        elif hint not in WORDS:
+        elif get_args(hint) == (str, ...):
             hint = Annotated[hint, NoDecode, BeforeValidator(_texts)]
         own[field.name] = (hint, field.default)
     return create_model("Capture", __config__=_CLOSED, **own)

@@ -51,13 +51,13 @@ def everything(repo: str, commit: str) -> Path:
 
 
 def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    from huggingface_hub import errors, snapshot_download  # the client, which no help needs
+    from huggingface_hub import snapshot_download  # the client, which no help needs
 
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
-    except errors.IncompleteSnapshotError as cause:
-        return Path(cause.snapshot_path)  # offline: what is needed of it may well be there
     except Exception as cause:  # whatever its transport raises
+        if partly := getattr(cause, "snapshot_path", None):
+            return Path(partly)  # offline and not all is cached: what is needed may well be
         shown = f"{repo}@{revision}" if revision else repo
         raise CheckpointError(
             f"Expected a repository of the hub at '{shown}', {_reason(cause, revision)}."

@@ -154,10 +154,10 @@ def expanded(text: str) -> Path:
 
 
 def _is_folder(path: Path) -> bool:
-    """True for a folder; a name that no file can have is none."""
+    """True for a folder; one that may not be looked at, or that no file can be called, is none."""
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # too long a name, a NUL in it
+    except (OSError, ValueError):
         return False
 
 
@@ -166,7 +166,10 @@ def _holds_checkpoint(folder: Path) -> bool:
 
 
 def _folders_here() -> list[str]:
-    return [p.name for p in sorted(Path().iterdir()) if vetting.is_checkpoint(p)]
+    try:
+        return [p.name for p in sorted(Path().iterdir()) if vetting.is_checkpoint(p)]
+    except OSError:  # a working folder that may not be listed, or is gone
+        return []
 
 
 def _from_hub(source: str, adapters: bool) -> Place:

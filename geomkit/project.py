@@ -26,8 +26,8 @@ def find(start: Path) -> Path | None:
     """
     here = start.resolve()
     above = [here, *here.parents]
-    root = next((i for i, f in enumerate(above) if any((f / n).exists() for n in ROOTS)), 0)
-    found = next((f / FILE for f in above[: root + 1] if (f / FILE).exists()), None)
+    root = next((i for i, f in enumerate(above) if any(_there(f / n) for n in ROOTS)), 0)
+    found = next((f / FILE for f in above[: root + 1] if _there(f / FILE)), None)
     return None if found is None else Path(os.path.relpath(found))
 
 
@@ -37,11 +37,11 @@ def read(path: Path, sections: Collection[str]) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, is no TOML or has a section that is not in `sections`.
     """
-    if not path.is_file():  # also for a pipe or a device, which may never end
+    if not _there(path) or not path.is_file():  # a pipe or a device may never end
         raise UsageError(f"Expected a TOML file at {path}, found none: check --config.")
-    if path.stat().st_size > LARGEST:
-        raise UsageError(f"Expected at most {LARGEST >> 20} MiB in {path}, got more.")
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST >> 20} MiB, the most that is read")
         written = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as cause:
         raise UsageError(f"Expected TOML in {path}: {cause}.") from cause
@@ -80,7 +80,7 @@ def _moved(value: Any, folder: Path) -> Any:
 def _there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # too long a name
+    except OSError:  # too long a name, or not ours to look at
         return False
 
 

@@ -43,12 +43,12 @@ def read_json(path: Path) -> Any:
     Raises:
         CheckpointError: it is no JSON, or larger than any honest one.
     """
-    if path.stat().st_size > LARGEST:
-        raise CheckpointError(f"Expected at most {LARGEST >> 20} MiB of JSON in {path}, got more.")
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST >> 20} MiB, the most that is read")
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as cause:
-        raise CheckpointError(f"Expected JSON in {path}: {cause}.") from cause
+    except (OSError, ValueError, RecursionError) as cause:
+        raise CheckpointError(f"Expected JSON in {path}: {_short(str(cause))}.") from cause
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -63,7 +63,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def is_checkpoint(folder: Path) -> bool:
     """True when a folder says that it is a model, an adapter or a sentence-transformers model."""
-    return any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG, MODULES))
+    try:
+        return any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG, MODULES))
+    except (OSError, ValueError):  # not ours to look into, or a name that no file can have
+        return False
 
 
 def transformer(folder: Path) -> tuple[Path, tuple[str, ...]]:

@@ -293,7 +293,7 @@ def test_only_a_small_regular_file_is_read(write: Write, tmp_path: Path) -> None
     large = write("")
     with large.open("wb") as file:
         file.truncate(LARGEST + 1)
-    with pytest.raises(UsageError, match="at most 1 MiB"):
+    with pytest.raises(UsageError, match="more than 1 MiB"):
         load(large)
 
 

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM
 
@@ -184,6 +186,29 @@ def test_what_the_hub_does_not_give_is_one_sentence(
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (errors.GatedRepoError, r"'org/model@v1', got one that is gated: .* log in"),
+        (errors.RepositoryNotFoundError, "found none, nor a folder here: check the spelling"),
+        (errors.RevisionNotFoundError, "which has no revision 'v1'"),
+        (errors.HfHubHTTPError, "the hub's client says: HfHubHTTPError: it rained"),
+    ],
+)
+def test_what_the_hub_answers_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, sentence: str
+) -> None:
+    def answer(*_: Any, **__: Any) -> str:
+        long = "it rained\n" + "Cannot access gated repo for url https://hub.example/x.\n" * 40
+        raise kind(long, response=mock.MagicMock(headers={}))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        locate("org/model@v1")
+    assert "\n" not in str(caught.value)
+    assert "https" not in str(caught.value)
+
+
 def test_a_partly_cached_repository_is_told_apart(cached: Cache, tmp_path: Path) -> None:
     partly = copied(saved("qwen2_vl"), tmp_path / "partly")
     (partly / "model.safetensors").unlink()
@@ -191,6 +216,22 @@ def test_a_partly_cached_repository_is_told_apart(cached: Cache, tmp_path: Path)
     with pytest.raises(CheckpointError, match=r"Expected model\.safetensors in org/model at 1111"):
         locate("org/model")
     assert locate("org/model", weights=False).revision == FIRST
+
+
+def test_a_listing_that_promises_more_than_is_cached_is_no_hindrance(
+    cached: Cache, tmp_path: Path
+) -> None:
+    """Offline, the hub's client refuses a commit that has a file which was never fetched."""
+    snapshot = cached("org/model", saved("qwen2_vl"), FIRST, "main")
+    entry = {"size": 1, "blob_id": "0" * 40}
+    files = {p.name: entry for p in snapshot.iterdir()} | {"evaluation.json": entry}
+    trees = snapshot.parents[1] / "trees"
+    trees.mkdir()
+    listing = {"format_version": 1, "files": files}
+    (trees / f"{FIRST}.json").write_text(json.dumps(listing))
+    with pytest.raises(errors.LocalEntryNotFoundError):
+        huggingface_hub.snapshot_download("org/model")
+    assert Path(locate("org/model").where) == snapshot
 
 
 def test_a_repository_without_a_model_is_none(cached: Cache, tmp_path: Path) -> None:
@@ -204,8 +245,6 @@ def test_a_repository_without_a_model_is_none(cached: Cache, tmp_path: Path) -> 
 def test_only_text_and_safetensors_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, cached: Cache, trained: Path
 ) -> None:
-    import huggingface_hub
-
     asked: list[str] = []
     real = huggingface_hub.snapshot_download
 
@@ -369,7 +408,7 @@ def test_an_endless_config_is_not_read(tmp_path: Path) -> None:
     folder = copied(saved("qwen2_vl"), tmp_path / "m")
     with (folder / "config.json").open("wb") as file:
         file.truncate(vetting.LARGEST + 1)
-    with pytest.raises(CheckpointError, match="at most 64 MiB"):
+    with pytest.raises(CheckpointError, match="more than 64 MiB"):
         locate(str(folder))
 
 
@@ -471,6 +510,17 @@ def test_an_adapter_says_its_base(tmp_path: Path, trained: Path, cached: Cache) 
     assert locate(str(folder)).described == shown
     assert locate("lco").described == "sandbox:lco (built in)"
     assert Path(locate("lco").model.where) == sandbox.checkpoint_path("base")
+
+
+def test_an_adapter_repository_with_a_pickle_is_refused(
+    cached: Cache, tmp_path: Path, trained: Path
+) -> None:
+    cached("org/model", saved("qwen2_vl"), FIRST, "main")
+    folder = copied(trained, tmp_path / "lora")
+    (folder / vetting.ADAPTER_WEIGHTS).rename(folder / "adapter_model.bin")
+    cached("me/lora", folder, SECOND, "main")
+    with pytest.raises(CheckpointError, match=r"Expected adapter_model\.safetensors in me/lora"):
+        locate("me/lora")
 
 
 # ----------------------------------------------------------------------- sentence-transformers --
@@ -613,3 +663,21 @@ def test_near_names_come_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mon
     for asked, near in {"omni-her": "omni-here", "omni-filed": "omni-file", "bse": "base"}.items():
         with pytest.raises(CheckpointError, match=f"near names: .*{near}"):
             check_source(asked, names=["omni-file"])
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a shared folder for temporary files, where others' folders are closed."""
+    (tmp_path / "closed").mkdir()
+    monkeypatch.chdir(tmp_path)
+    is_file = Path.is_file
+
+    def guarded(path: Path) -> bool:
+        if "closed" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", guarded)
+    with pytest.raises(CheckpointError, match="near names: base"):
+        check_source("bsae")
