@@ -192,9 +192,11 @@ def _config(place: Place) -> Any:
 
 def _device(asked: str) -> str:
     """The device itself; of several GPUs, the one that the launcher gives to this process."""
-    if asked != "auto":
-        return asked
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    if asked not in {"auto", "cuda"} or not torch.cuda.is_available():
+        return "cpu" if asked == "auto" else asked
+    place = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+    # A launcher that shows every process its own GPU alone numbers the processes all the same.
+    return f"cuda:{int(place) % torch.cuda.device_count()}"
 
 
 def _load(

@@ -5,6 +5,10 @@ run folder is the same. Processes share nothing but that folder; no process grou
 
     inline      all shards, in this process
     slice i/n   every n-th shard from the i-th on: Slurm arrays, torchrun, two terminals
+    ray         actors, one a GPU, on this machine or a cluster (`geomkit.actors`)
+
+The bytes are the same for equal hardware, libraries and number of threads: a sum of floats depends
+on the order in which it is made.
 """
 
 from __future__ import annotations
@@ -47,14 +51,24 @@ class EngineConfig:
         metadata={"help": "Only every n-th shard, as i/n; auto reads torchrun's or Slurm's."},
     )
 
-    def engine_itself(self) -> Engine:
-        """The engine of these names.
+    def engine_itself(self, *, force: bool = False) -> Engine:
+        """The engine of these names; `force` is whether a run of another plan is to be replaced.
 
         Raises:
-            UsageError: no such engine, or a slice of an engine that slices by itself.
+            UsageError: no such engine, or options that do not go together.
         """
         if self.engine not in ENGINES:
             raise UsageError(f"Expected an engine ({', '.join(ENGINES)}), got '{self.engine}'.")
+        if self.shard and force:
+            raise UsageError(
+                "Expected no --force with --shard: every slice would wipe what the others wrote."
+                " Choose another --out, or delete the old run first."
+            )
+        if self.workers < 0 or (self.workers and self.engine != "ray"):
+            raise UsageError(
+                f"Expected --workers of at least 1, with --engine ray, got {self.workers} with"
+                f" {self.engine}."
+            )
         if self.engine == "inline":
             return Slice.parse(self.shard) if self.shard else inline
         if self.shard:
@@ -85,7 +99,7 @@ class Slice:
         """
         if text == "auto":
             text = _of_environment(environment)
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         if not found or int(found[1]) >= int(found[2]):
             raise UsageError(f"Expected --shard i/n with i from 0 to n - 1, got '{text}'.")
         return cls(int(found[1]), int(found[2]))
@@ -96,10 +110,18 @@ class Slice:
 
 
 def _of_environment(environment: Mapping[str, str]) -> str:
+    """i/n, as the scheduler says it; an array's numbers may start anywhere and go in steps."""
     for number, count in ENVIRONMENTS:
-        if number in environment and count in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0")) if "ARRAY" in number else 0
-            return f"{int(environment[number]) - first}/{environment[count]}"
+        if number not in environment or count not in environment:
+            continue
+        if number != "SLURM_ARRAY_TASK_ID":
+            return f"{environment[number]}/{environment[count]}"
+        first, step = (environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("MIN", "STEP"))
+        try:
+            place = (int(environment[number]) - int(first or 0)) // int(step or 1)
+        except (ValueError, ZeroDivisionError):
+            place = -1  # refused where it is read
+        return f"{place}/{environment[count]}"
     names = ", ".join(f"{number} and {count}" for number, count in ENVIRONMENTS)
     raise UsageError(
         f"Expected {names} in the environment for --shard auto, found none: write i/n."

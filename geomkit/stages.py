@@ -18,6 +18,7 @@ from geomkit.types import Analysis, Sample
 if TYPE_CHECKING:
     from geomkit.capture import Preflight
     from geomkit.checkpoints import CheckpointSpec
+    from geomkit.engines import Engine
     from geomkit.plans import CaptureConfig
     from geomkit.progress import Progress
     from geomkit.training import MergeRecord, TrainingRecord
@@ -73,9 +74,8 @@ def capture(
 ) -> Run:
     """Capture checkpoints over samples; previews are kept for the sandbox, whose media are made."""
     from geomkit.capture import capture_run
-    from geomkit.engines import EngineConfig
 
-    engine = EngineConfig(**_taken(EngineConfig, given)).engine_itself()
+    engine = _engine(given)
     specs, samples, config, dataset = _asked(checkpoints, data, given)
     return capture_run(specs, samples, out, config, dataset=dataset, progress=report, engine=engine)
 
@@ -83,9 +83,8 @@ def capture(
 def preflight(checkpoints: Sequence[str], data: str, report: Progress, **given: Any) -> Preflight:
     """What `capture` would do: its plan and its sizes, without loading weights."""
     from geomkit.capture import preflight as look_ahead
-    from geomkit.engines import EngineConfig
 
-    EngineConfig(**_taken(EngineConfig, given)).engine_itself()  # a wrong name is told now
+    _engine(given)  # a wrong name is told now
     specs, samples, config, dataset = _asked(checkpoints, data, given)
     return look_ahead(specs, samples, config, dataset=dataset, progress=report)
 
@@ -101,6 +100,13 @@ def _asked(
     given.setdefault("previews", data.partition(":")[0] == SANDBOX)
     specs = tuple(CheckpointSpec.parse(name) for name in checkpoints)
     return specs, samples, CaptureConfig(**given), dataset
+
+
+def _engine(given: dict[str, Any]) -> Engine:
+    from geomkit.engines import EngineConfig
+
+    taken = _taken(EngineConfig, given)
+    return EngineConfig(**taken).engine_itself(force=bool(given.get("force")))
 
 
 def _taken(config: type[Any], given: dict[str, Any]) -> dict[str, Any]:
