@@ -7,6 +7,7 @@ that forbids such an address is replaced where the server itself is what is test
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -15,10 +16,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from geomkit import downloads
 from geomkit.downloads import Limits, check, download, fetch, is_public
 from geomkit.errors import SampleError
+from geomkit.media import load_image
+from geomkit.plans import content_sha
+from geomkit.samples import DataConfig, load_samples
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -266,6 +271,24 @@ def test_what_was_fetched_is_kept_and_a_dead_server_is_asked_once(
             fetch(server.url("/gone"), folder)
     assert server.asked == ["/a", "/gone"]
     assert len(list(folder.iterdir())) == 1  # whole files only
+
+
+def test_a_manifest_of_urls_is_shown(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "is_public", local)
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    server.answers |= {"/a": content((tmp_path / "a.png").read_bytes()), "/b": content(b"<html>")}
+    rows = [{"id": path, "image": server.url(f"/{path}")} for path in "ab"]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(allow_url=True, url_cache=str(tmp_path / "cache"))
+    _, (good, bad) = load_samples(tmp_path / "set.jsonl", data)
+    assert server.asked == []  # until it is looked at
+    assert load_image(good.image).getpixel((0, 0)) == (255, 0, 0)
+    assert content_sha(good.image) == content_sha(tmp_path / "a.png")
+    with pytest.raises(SampleError, match="no format that is read here"):
+        load_image(bad.image)
+    assert server.asked == ["/a", "/b"]
 
 
 def test_the_environment_plays_no_part(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,21 @@ def _sound() -> bytes:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+@needs_decoder
+def test_a_film_of_a_phone_is_turned_upright(tmp_path: Path) -> None:
+    clip = film(6)
+    clip.frames[:, :16, :16] = 255  # a white corner, top left
+    content = encoded(clip)
+    straight = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    turned = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 64 << 16, 0, 1 << 30)  # clockwise
+    at = content.index(straight, content.index(b"tkhd"))
+    (tmp_path / "a.mp4").write_bytes(content[:at] + turned + content[at + len(turned) :])
+    found = load_video(tmp_path / "a.mp4").frames
+    assert found.shape == (6, 96, 64, 3)
+    assert found[0, :12, -12:].min() > 230  # top right now
+    assert found[0, -12:, :12].max() < 60
 
 
 @needs_decoder
