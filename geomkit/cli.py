@@ -185,6 +185,9 @@ def capture(
         raise UsageError(summary.token_warning(ahead))
     else:
         _show_run(run, as_json=as_json)
+        missing = {record.name: run.missing(record.name) for record in run.checkpoints()}
+        for line in summary.missing_lines(missing, run.shard_count()):
+            err.print(line, markup=False)
 
 
 @app.command()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from geomkit.training import MergeRecord, TrainingRecord
 
 SITE = "final_norm"
+FEW = 8  # numbers that are listed before "..."
 HEADLINES = ("mean_cosine", "uniformity", "effective_rank", "retrieval_r1", "generative_loss")
 MARK: Mapping[Status, tuple[str, str]] = {
     "PASS": ("✓ PASS", "green"),
@@ -157,6 +158,19 @@ def run_facts(plan: Plan, records: Sequence[CheckpointRecord]) -> dict[str, Any]
         "prompts": dict(plan.prompts),
         "checkpoints": [asdict(r) for r in records],
     }
+
+
+def missing_lines(missing: Mapping[str, Sequence[int]], shards: int) -> Iterator[str]:
+    """What a run still lacks after one slice of it, and how to have it; nothing when complete."""
+    lacking = {name: numbers for name, numbers in missing.items() if numbers}
+    for name, numbers in lacking.items():
+        some = ", ".join(map(str, numbers[:FEW])) + ", ..." * (len(numbers) > FEW)
+        yield f"{name} lacks {len(numbers)} of {shards} shards: {some}"
+    if lacking:
+        yield (
+            "not complete yet: run the other slices, or the same command without --shard, which"
+            " captures what is missing"
+        )
 
 
 def training_lines(record: TrainingRecord) -> Iterator[str]:

@@ -14,11 +14,13 @@ from geomkit.errors import StoreError
 from geomkit.store import files, quarantine, records, shard, tokens
 from geomkit.store.door import MAX_FILE_BYTES
 from geomkit.store.names import check_checkpoint_name, shard_name, tokens_name
-from geomkit.store.reading import Entry, Part, Reading, TokenPart
+from geomkit.store.reading import ENTRY_SCHEMA, Entry, Part, Reading, TokenPart, check_entry
 from geomkit.store.receipts import (
+    SCHEMA,
     Attached,
     Claims,
     Receipt,
+    check_receipt,
     table_now,
     table_remembered,
     tokens_now,
@@ -59,7 +61,8 @@ class Run(Reading):
                         "does not count; choose another"
                     )
             files.make_folder(self.path / record.name)
-            entry = Entry("geomkit-checkpoint/1", order, self.plan_hash, record)
+            sha = records.record_sha(record)
+            entry = Entry(ENTRY_SCHEMA, order, self.plan_hash, record, sha)
             files.write_atomic(
                 self._folder(record.name) / "checkpoint.json", records.to_json(entry)
             )
@@ -87,6 +90,7 @@ class Run(Reading):
                     f"{path} belongs to another run or name ({entry.record.name!r}, plan "
                     f"{entry.plan_hash[:12]}); capture again into an empty folder"
                 )
+            check_entry(entry, path)
             found.append(entry)
         return tuple(sorted(found, key=lambda entry: (entry.order, entry.record.name)))
 
@@ -141,7 +145,7 @@ class Run(Reading):
             attached = Attached(tokens_name(number), len(ragged), _trusted_sha(ragged))
         name = shard_name(number)
         receipt = Receipt(
-            "geomkit-receipt/1", name, len(data), _trusted_sha(data), len(rows.index),
+            SCHEMA, name, len(data), _trusted_sha(data), len(rows.index),
             self.plan_hash, identity, tuple(events), attached,
         )  # fmt: skip
         folder = self._folder(checkpoint)
@@ -225,18 +229,19 @@ class Run(Reading):
                 "receipt; run the same capture again, it continues where it stopped"
             )
         receipt = records.from_json(Receipt, path.with_suffix(".json"), limit=1 << 20)
-        mine = (path.name, self.plan_hash, records.checkpoint_hash(record))
-        if (receipt.file, receipt.plan_hash, receipt.checkpoint_hash) != mine:
-            raise StoreError(
-                f"{path}: its receipt is for another file, plan or checkpoint; capture again"
-            )
-        return path, receipt, self.claims(record, self.shard_rows(number))
+        rows = self.shard_rows(number)
+        check_receipt(receipt, path, len(rows), (self.plan_hash, records.checkpoint_hash(record)))
+        return path, receipt, self.claims(record, rows)
 
     def receipts(self, checkpoint: str) -> tuple[Receipt, ...]:
         """The receipts of the shards that are there, in their order; files are not looked at."""
         record = self.checkpoint(checkpoint)
         there = [n for n in range(self.shard_count()) if self._has_receipt(checkpoint, n)]
         return tuple(self._expected(record, number)[1] for number in there)
+
+    def missing(self, checkpoint: str) -> tuple[int, ...]:
+        """The shards that have no receipt; files are not looked at."""
+        return tuple(n for n in range(self.shard_count()) if not self._has_receipt(checkpoint, n))
 
     def _has_receipt(self, checkpoint: str, number: int) -> bool:
         return files.exists((self.path / checkpoint / shard_name(number)).with_suffix(".json"))
@@ -278,7 +283,7 @@ class Run(Reading):
         return tuple(
             record
             for record in self.checkpoints()
-            if all(self._has_receipt(record.name, n) for n in range(self.shard_count()))
+            if not self.missing(record.name)
         )
 
     # ------------------------------------------------------------------------ media, analysis
