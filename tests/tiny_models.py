@@ -262,6 +262,7 @@ def qwen2_5_omni(folder: Path) -> Path:
 def llava_next(folder: Path) -> Path:
     """LLaVA-NeXT: CLIP tower, any-resolution tiles, one-dimensional positions."""
     words = tokenizer(LLAVA)
+    words.chat_template = words.chat_template.replace("<image>", "<image>\n")
     pinpoints = [[28, 56], [56, 28], [56, 56]]
     config = LlavaNextConfig(
         text_config={"model_type": "qwen2", **text_config(words)},

@@ -268,7 +268,7 @@ FAMILIES = {
     "qwen2_vl": Family(tiny.qwen2_vl, chatml(tiny.ASSISTANT, image=QWEN_IMAGE)),
     "qwen3_vl": Family(qwen3_vl, chatml(image=QWEN_IMAGE)),
     "qwen3_vl_moe": Family(qwen3_vl_moe, chatml(image=QWEN_IMAGE)),
-    "llava_next": Family(tiny.llava_next, chatml(image="<image>")),
+    "llava_next": Family(tiny.llava_next, chatml(image="<image>\n")),
     "gemma3": Family(
         gemma3,
         {  # its template trims every part
