@@ -158,17 +158,24 @@ def run(
     pool = pooler(poolings, mask, placeholders)
     if tokens:
         pool = _with_tokens(pool, mask)
-    try:
+    with within_memory(checkpoint, inputs):
         given = to_model(checkpoint, inputs)
         with checkpoint.active() as body, tap(checkpoint.decoder, sites, pool) as seen:
             body(**given, use_cache=False)
         return _to_host(seen, sites, poolings, tokens=tokens)
+
+
+@contextmanager
+def within_memory(checkpoint: Checkpoint, inputs: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raises MemoryFull when what is inside finds the device's memory full."""
+    try:
+        yield
     except RuntimeError as cause:
         if not out_of_memory(cause):
             raise
         rows, width = inputs["input_ids"].shape
         raise MemoryFull(
-            f"'{checkpoint.name}' ran out of memory on {rows} rows of {width} tokens: use a larger"
+            f"'{checkpoint.name}' ran out of memory on {rows} x {width} tokens: use a larger"
             " device, bfloat16, shorter texts or smaller media."
         ) from None
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from geomkit.batches import Batch
 from geomkit.checkpoints import Checkpoint
 from geomkit.errors import CaptureError
-from geomkit.forward import states, to_model
+from geomkit.forward import states, to_model, within_memory
 from geomkit.hooks import stream, tap
 from geomkit.places import json_beside
 from geomkit.pooling import pooler
@@ -76,22 +76,16 @@ def merged_pairs(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[Checkpoint, C
 
 
 def check_merged(
-    merged: Checkpoint, adapter: Checkpoint, processor: Processor, batches: Sequence[Batch]
+    merged: Checkpoint, adapter: Checkpoint, batch: Batch
 ) -> dict[str, dict[str, Any]]:
     """Whether both give the same states; the files' precision, if lower, sets the tolerance."""
     written = str(json_beside(merged.place, "merge.json").get("dtype", "")).removeprefix("torch.")
     running = str(next(merged.decoder.parameters()).dtype).removeprefix("torch.")
     tolerance = max(TOLERANCE[running], TOLERANCE.get(written, 0.0))
     both = [s for s in merged.sites if s in adapter.sites]
-    results = {}
-    for batch in batches:
-        media = processor.media_tokens.get(batch.rows[0].modality, ())
-        ours, theirs = (
-            states(one, batch.inputs, both, ("last", "mean"), media) for one in (merged, adapter)
-        )
-        name = f"{batch.rows[0].modality}.merged_equals_adapter"
-        results[name] = _verdict(deviation(ours, theirs), tolerance)
-    return results
+    ours, theirs = (states(one, batch.inputs, both, ("last", "mean")) for one in (merged, adapter))
+    name = f"{batch.rows[0].modality}.merged_equals_adapter"
+    return {name: _verdict(deviation(ours, theirs), tolerance)}
 
 
 def require(name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -135,7 +129,11 @@ def _hook_against_hf(checkpoint: Checkpoint, batch: Batch, sites: Sequence[str])
     """
     given = to_model(checkpoint, batch.inputs)
     pool = pooler(("last", "mean"), given["attention_mask"])
-    with checkpoint.active() as body, tap(checkpoint.decoder, sites, pool) as seen:
+    with (
+        within_memory(checkpoint, batch.inputs),
+        checkpoint.active() as body,
+        tap(checkpoint.decoder, sites, pool) as seen,
+    ):
         out = body(**given, use_cache=False, output_hidden_states=True)
     theirs = {"final_norm": out.last_hidden_state}
     if out.hidden_states is not None:

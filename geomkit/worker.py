@@ -30,7 +30,7 @@ from geomkit.lanes import Writer, ahead, writing
 from geomkit.plans import CaptureConfig, shard_batches
 from geomkit.previews import preview
 from geomkit.progress import Progress
-from geomkit.store import Run, ShardRows
+from geomkit.store import Run, ShardRows, TokenRows
 
 Step = tuple[int, tuple[int, ...]]
 """Shard number, plan rows of one of its batches."""
@@ -132,29 +132,36 @@ class Worker:
                 "value": float(session.own_templates[checkpoint.name] == shown),
                 "tolerance": None,
             }
-            found["enforced"] = {"passed": config.gate, "value": None, "tolerance": None}
+            found["enforced"] = {"passed": True, "value": float(config.gate), "tolerance": None}
             sites = self.sites[checkpoint.name]
             session.run.write_checkpoint(checkpoint.record(shown, found, sites))
 
     def _checks(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Checkpoint -> check -> result."""
-        processor, poolings = self.session.reader.processor, self.session.config.poolings
-        batches = list(self._first_batches())
-        results: dict[str, dict[str, dict[str, Any]]] = {}
-        for number, checkpoint in enumerate(self.checkpoints):
-            self.session.progress("check the capture", number, len(self.checkpoints))
-            results[checkpoint.name] = {
-                name: result
-                for batch in batches
-                for name, result in gate.check(
-                    checkpoint, processor, batch, self.sites[checkpoint.name], poolings
-                ).items()
-            }
-        for merged, adapter in gate.merged_pairs(self.checkpoints):
-            results[merged.name] |= gate.check_merged(merged, adapter, processor, batches)
-        done = len(self.checkpoints)
-        self.session.progress("check the capture", done, done)
+        """Checkpoint -> check -> result, on the first batch of each modality."""
+        results: dict[str, dict[str, dict[str, Any]]] = {c.name: {} for c in self.checkpoints}
+        self.session.progress("check the capture", 0, 1)
+        for batch in self._first_batches():
+            for name, found in self._checked(batch).items():
+                results[name] |= found
+        self.session.progress("check the capture", 1, 1)
         return results
+
+    def _checked(self, batch: Batch) -> dict[str, dict[str, dict[str, Any]]]:
+        """The checks on one batch, or on half of it where memory is too small."""
+        processor, poolings = self.session.reader.processor, self.session.config.poolings
+        try:
+            results = {
+                c.name: gate.check(c, processor, batch, self.sites[c.name], poolings)
+                for c in self.checkpoints
+            }
+            for merged, adapter in gate.merged_pairs(self.checkpoints):
+                results[merged.name] |= gate.check_merged(merged, adapter, batch)
+            return results
+        except MemoryFull:
+            if len(batch.shown) == 1:
+                raise
+        free()
+        return self._checked(self.session.reader.halves(batch)[0])
 
     def _first_batches(self) -> Iterable[Batch]:
         """The first batch of each modality in which any row can be shown."""
@@ -257,10 +264,12 @@ class Worker:
         """In the writer's thread: waits for the states, makes the shard, puts it on the disk."""
         sites = self.sites[checkpoint.name]
         rows = _shard_rows(checkpoint, parts, sites, self.session.config.poolings)
-        more: dict[str, Any] = {"events": tuple(events)} if events else {}
+        tokens = None
         if self.session.config.tokens:
-            more["tokens"] = _token_rows(checkpoint, parts, len(sites), rows)
-        self.session.run.write_shard(checkpoint.name, number, rows, sites, **more)
+            tokens = _token_rows(checkpoint, parts, len(sites), rows.index)
+        self.session.run.write_shard(
+            checkpoint.name, number, rows, sites, events=events, tokens=tokens
+        )
 
 
 class _Counter:
@@ -330,21 +339,18 @@ def _joined(pieces: Sequence[Pooled]) -> dict[str, NDArray[np.float32]]:
     return {name: np.concatenate([a[name] for a in arrays]) for name in (arrays or [{}])[0]}
 
 
-def _token_rows(checkpoint: Checkpoint, parts: Sequence[Part], sites: int, rows: ShardRows) -> Any:
-    """States of every token of the rows that are ok, row after row; no tokens for the others."""
-    from geomkit.store import TokenRows
-
+def _token_rows(
+    checkpoint: Checkpoint, parts: Sequence[Part], sites: int, index: NDArray[np.int64]
+) -> TokenRows:
+    """States of every token, row after row; a row that was not shown has none."""
     found: dict[int, NDArray[np.float32]] = {}
     for part in parts:
         shown = list(part.batch.shown)
         whole = [piece.token_states() for piece in part.pooled[checkpoint.name]]
         if whole:
-            ends = np.cumsum([part.batch.n_tokens[index] for index in shown])[:-1]
+            ends = np.cumsum([part.batch.n_tokens[row] for row in shown])[:-1]
             found |= dict(zip(shown, np.split(np.concatenate(whole), ends), strict=True))
-    empty = np.empty((0, sites, checkpoint.dim), np.float32)
-    ordered = [
-        found[index] if ok else empty
-        for index, ok in zip(rows.index.tolist(), rows.ok.tolist(), strict=True)
-    ]
+    none = np.empty((0, sites, checkpoint.dim), np.float32)
+    ordered = [found.get(row, none) for row in index.tolist()]
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in ordered])]).astype(np.int64)
     return TokenRows(np.concatenate(ordered), offsets)
