@@ -136,3 +136,17 @@ def test_a_file_of_another_rate_and_two_channels_is_brought_to_the_processor_s(
     (found,), _ = run.states("c0", "final_norm", "mean")
     mono = soxr.resample(stereo.mean(axis=1), rate, RATE).astype(np.float32)
     assert np.abs(found - plain_mean("qwen2_audio", mono)).max() < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_mean_of_media_is_over_the_sound_s_own_tokens(family: str, tmp_path: Path) -> None:
+    (sample,) = heard(noise(SHORT))
+    run = captured(family, (sample,), tmp_path / "run", poolings=("mean-of-media",))
+    (found,), _ = run.states("c0", "block_01", "mean-of-media")
+    row = table()[family]
+    model, processor = row.load(saved(family)).eval(), row.processor(saved(family))
+    states = plain(row, model, processor, sample, "audio")["block_01"]
+    inputs = processor(text=[row.written["audio"]], audio=[noise(SHORT)], return_tensors="pt")
+    stand = inputs["input_ids"][0] == model.config.audio_token_id
+    assert 1 < int(stand.sum()) < len(stand)
+    assert np.abs(found - np.asarray(states[stand].mean(0))).max() < 1e-5
