@@ -34,13 +34,18 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from geomkit.engines import EngineConfig
+from geomkit.entries import DataConfig
 from geomkit.errors import UsageError
 from geomkit.places import HUB_ID, CheckpointSpec, check_distinct, check_name, check_source
 from geomkit.plans import CaptureConfig
 from geomkit.project import listed, near, read
 
 PREFIX, INSIDE = "GEOMKIT_", "__"
-COMMAND_LINE_ONLY = ("force",)  # what throws a run away is said each time
+RECORDS: tuple[type[Any], ...] = (CaptureConfig, DataConfig, EngineConfig)
+HINTS: dict[str, Any] = {k: v for record in RECORDS for k, v in get_type_hints(record).items()}
+# What throws a run away, or lets what a stranger wrote reach the network, is said each time.
+COMMAND_LINE_ONLY = ("force", "allow_url")
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _CLOSED = ConfigDict(extra="forbid", frozen=True)
@@ -78,11 +83,10 @@ def _number(value: Any) -> Any:
 
 
 def _capture_model() -> type[BaseModel]:
-    """CaptureConfig with every field optional: a record of what was set."""
-    hints = get_type_hints(CaptureConfig)
+    """Every option of `geomkit capture`, none of them required: a record of what was set."""
     own: dict[str, Any] = {}
-    for field in fields(CaptureConfig):
-        hint = hints[field.name]
+    for field in (field for record in RECORDS for field in fields(record)):
+        hint = HINTS[field.name]
         if hint in (int, float):
             hint = Annotated[hint, BeforeValidator(_number)]
         elif get_args(hint) == (str, ...):
@@ -101,7 +105,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter=INSIDE, extra="forbid", frozen=True
     )
     checkpoints: dict[str, Annotated[Named, BeforeValidator(_table)]] = {}
-    capture: Capture = Capture()  # type: ignore[valid-type]  # made from CaptureConfig's fields
+    capture: Capture = Capture()  # type: ignore[valid-type]  # made from the records' fields
     data: dict[str, Annotated[str, Field(strict=True, min_length=1)]] = {}
 
     @classmethod
@@ -208,20 +212,22 @@ def _check_captured(captured: Mapping[str, Any], path: Path | None) -> None:
     for name in COMMAND_LINE_ONLY:
         if name in captured:
             raise UsageError(
-                f"Expected --{name} on the command line, got capture.{name} in"
-                f" {_where(path, 'capture', name)}: what throws a run away is said each time."
+                f"Expected --{name.replace('_', '-')} on the command line, got capture.{name} in"
+                f" {_where(path, 'capture', name)}: this is said each time."
             )
-    try:
-        CaptureConfig(**captured)
-    except UsageError as cause:
-        names = [name for name in captured if _wrong(name, captured[name])]
-        key = f"capture.{names[0]}" if names else "capture"
-        raise UsageError(f"In {_where(path, *key.split('.'))}, {key}: {cause}") from cause
+    for record in RECORDS:
+        own = {f.name: captured[f.name] for f in fields(record) if f.name in captured}
+        try:
+            record(**own)
+        except UsageError as cause:
+            names = [name for name in own if _wrong(record, name, own[name])]
+            key = f"capture.{names[0]}" if names else "capture"
+            raise UsageError(f"In {_where(path, *key.split('.'))}, {key}: {cause}") from cause
 
 
-def _wrong(name: str, value: Any) -> bool:
+def _wrong(record: type[Any], name: str, value: Any) -> bool:
     try:
-        CaptureConfig(**{name: value})
+        record(**{name: value})
     except UsageError:
         return True
     return False
@@ -248,7 +254,7 @@ def _sentence(cause: ValidationError, path: Path | None) -> str:
 
 def _known(keys: Sequence[str]) -> Iterable[str]:
     if keys[0] == "capture":
-        return [f.name for f in fields(CaptureConfig) if f.name not in COMMAND_LINE_ONLY]
+        return [name for name in HINTS if name not in COMMAND_LINE_ONLY]
     return Named.model_fields
 
 
@@ -257,6 +263,5 @@ def _expected(keys: Sequence[str]) -> str:
         return "a source or a table with source and revision"
     if len(keys) == 1:
         return "a table"
-    hints: dict[str, Any] = get_type_hints(CaptureConfig) if keys[0] == "capture" else {}
-    hint = hints.get(keys[-1], str)
+    hint = HINTS.get(keys[-1], str) if keys[0] == "capture" else str
     return "a list of texts" if isinstance(hint, types.GenericAlias) else WORDS.get(hint, "a value")

@@ -15,6 +15,7 @@ from geomkit.places import expanded
 FILE = "geomkit.toml"
 ROOTS = (".git", "pyproject.toml")  # what the root of a project has
 LARGEST = 1 << 20  # bytes of a file that people write by hand
+FOLDERS = ("media_root", "url_cache")  # options of capture that are always paths
 LISTED = 6  # names in a sentence
 
 
@@ -59,7 +60,16 @@ def _from_here(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for section in ("checkpoints", "data"):
         if isinstance(written.get(section), dict):
             moved[section] = {k: _moved(v, folder) for k, v in written[section].items()}
+    if isinstance(written.get("capture"), dict):
+        given = written["capture"]
+        paths = {k: given[k] for k in FOLDERS if isinstance(given.get(k), str) and given[k]}
+        moved["capture"] = given | {k: _moved(_as_path(v), folder) for k, v in paths.items()}
     return moved
+
+
+def _as_path(value: str) -> str:
+    """A path that `_moved` knows for one."""
+    return value if expanded(value).is_absolute() else f"./{value}"
 
 
 def _moved(value: Any, folder: Path) -> Any:

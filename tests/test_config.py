@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from geomkit import cli, stages
-from geomkit.config import COMMAND_LINE_ONLY, Capture, load
+from geomkit.config import COMMAND_LINE_ONLY, RECORDS, Capture, load
 from geomkit.errors import CheckpointError, GeomkitError, UsageError
-from geomkit.plans import CaptureConfig
 from geomkit.project import LARGEST, find
 from tests.tiny_models import saved
 
@@ -89,16 +88,23 @@ def test_the_file_comes_before_the_built_in_and_the_folder(write: Write) -> None
 def test_every_option_of_capture_can_be_set(write: Write) -> None:
     """Each with its own default, so that a field that is added later is covered too."""
     lines = []
-    for field in fields(CaptureConfig):
+    for field in [field for record in RECORDS for field in fields(record)]:
         if field.name in COMMAND_LINE_ONLY:
             continue
         assert field.name in Capture.model_fields
         value = field.default
         shown = json.dumps(list(value) if isinstance(value, tuple) else value)
         lines.append(f"{field.name} = {shown}")
-    settings = load(write("[capture]\n" + "\n".join(lines)))
-    assert len(settings.captured({})) == len(lines)
-    assert CaptureConfig(**settings.captured({})) == CaptureConfig()
+    captured = load(write("[capture]\n" + "\n".join(lines))).captured({})
+    assert len(captured) == len(lines)
+    for record in RECORDS:
+        own = {f.name: captured[f.name] for f in fields(record) if f.name in captured}
+        assert record(**own) == record()
+
+
+def test_no_option_is_there_twice() -> None:
+    names = [field.name for record in RECORDS for field in fields(record)]
+    assert len(set(names)) == len(names)
 
 
 def test_only_what_is_set_is_given(write: Write) -> None:
@@ -199,6 +205,9 @@ def test_paths_are_relative_to_the_file(
         kind = "coco:dev.jsonl"
         other = "coco:absent.jsonl"
         sandbox = "sandbox:test"
+        [capture]
+        media_root = "media"
+        url_cache = "~/cache"
         """,
         "conf",
     )
@@ -220,6 +229,8 @@ def test_paths_are_relative_to_the_file(
         "other": "coco:absent.jsonl",
         "sandbox": "sandbox:test",
     }
+    folders = {"media_root": "./conf/media", "url_cache": "/home/someone/cache"}
+    assert settings.captured({}) == folders
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     assert load(path).checkpoints["near"].full == "../conf/models/tuned"
@@ -248,6 +259,8 @@ def test_paths_are_relative_to_the_file(
         ("[capture]\nbatch_size = 0", r"In .*toml, capture.batch_size: .* at least 1, got 0"),
         ("[capture]\nmodalities = ['smell']", r"In .*, capture.modalities: .*, got 'smell'"),
         ("[capture]\nforce = true", "--force on the command line"),
+        ("[capture]\nallow_url = true", "--allow-url on the command line"),
+        ("[capture]\ncaptions = 0", r"In .*toml, capture.captions: .* at least 1"),
         ("capture = 3", "a table for capture in .*, got '3'"),
         ("data = ['x']", "a table for data in .*"),
         ("[checkpoints]\nbase = 3", "a source or a table .* for checkpoints.base in .*, got '3'"),
