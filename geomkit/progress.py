@@ -1,4 +1,8 @@
-"""Progress of a long stage on stderr: a bar on a terminal, a line per tenth elsewhere."""
+"""Progress of a long stage on stderr: bars on a terminal, and quiet elsewhere.
+
+Without a terminal nothing is said for half a minute, then a line a tenth: a job's log shows that it
+lives, a script's stays empty.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+QUIET = 30.0  # seconds without a word where there is no terminal
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and how much there is."""
@@ -51,11 +57,13 @@ def _bars(bars: Bars) -> Progress:
 
 def _lines(console: Console) -> Progress:
     said: dict[str, int] = {}
+    started: dict[str, float] = {}
 
     def report(stage: str, done: int, total: int) -> None:
+        seconds = time.monotonic() - started.setdefault(stage, time.monotonic())
         tenth = 10 * done // total if total else 10
-        if done and tenth > said.get(stage, -1):
+        if seconds >= QUIET and tenth > said.get(stage, -1):
             said[stage] = tenth
-            console.print(f"{stage}: {done}/{total}", markup=False)
+            console.print(f"{stage}: {done}/{total}, {done / seconds:.1f}/s", markup=False)
 
     return report
