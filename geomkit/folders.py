@@ -66,7 +66,8 @@ def _row(folder: Path, id_: str, row: Mapping[str, str]) -> tuple[str, dict[str,
     if "text" in row:
         cells["text"] = _caption(folder / row["text"])
     parent = Path(id_).parent.name
-    return f"{folder}/{id_}", {**cells, "labels": {"folder": parent}} if parent else cells
+    where = f"{folder}/{id_}".encode(errors="backslashreplace").decode()  # names can be any bytes
+    return where, {**cells, "labels": {"folder": parent}} if parent else cells
 
 
 def _caption(path: Path) -> str | None:

@@ -42,6 +42,8 @@ def load(
         SampleError: it cannot be found or read, or has none of the columns.
         UsageError: it has several splits or configurations and none was named.
     """
+    if not spec:
+        raise UsageError("Expected hf:org/name or hf:./folder, got 'hf:' alone.")
     folder = _folder(spec)
     name, dataset = _from_disk(folder, data) if folder else _from_hub(spec, data)
     split = f":{dataset.split}" if dataset.split else ""
@@ -195,11 +197,16 @@ def _nulls(alone: Any, column: str) -> list[bool]:
 
 
 def _spelt(row: Row, classes: Mapping[str, Any]) -> Row:
-    """Classes by their names."""
+    """Classes by their names; the hub marks what has none by -1."""
     return {
-        column: classes[column].int2str(cell) if column in classes and cell is not None else cell
+        column: classes[column].int2str(cell) if _is_class(cell) else None
         for column, cell in row.items()
-    }
+        if column in classes
+    } | {column: cell for column, cell in row.items() if column not in classes}
+
+
+def _is_class(cell: Any) -> bool:
+    return isinstance(cell, int) and cell >= 0
 
 
 def _item(number: int, names: Mapping[str, str], row: Row, name: str, stored: Row) -> Item:
@@ -232,7 +239,10 @@ def _cell(table: Any, number: int, column: str, folder: Path | None) -> bytes:
     cell = table[number][column]
     if isinstance(cell, bytes):
         return cell
-    if not isinstance(cell, Mapping) or not (cell.get("bytes") or cell.get("path")):
+    if not isinstance(cell, Mapping):
+        kind = type(cell).__name__
+        raise SampleError(f"column {column} of row {number} holds a {kind}, not one medium")
+    if not (cell.get("bytes") or cell.get("path")):
         raise SampleError(f"column {column} of row {number} is empty")
     if cell.get("bytes"):
         return bytes(cell["bytes"])

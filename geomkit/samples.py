@@ -38,6 +38,7 @@ def load_samples(spec: str | Path, data: DataConfig = USUAL) -> tuple[str, tuple
     if name == "sandbox":
         from geomkit import sandbox  # the sandbox draws its scenes on import
 
+        _refuse_unused(text, data, "split")
         split = rest or data.split or "test"
         return f"sandbox:{split}", sandbox.samples(split)
     if name == "hf":
@@ -47,6 +48,8 @@ def load_samples(spec: str | Path, data: DataConfig = USUAL) -> tuple[str, tuple
     from geomkit import suites
 
     if name in suites.SUITES and rest:
+        if not rest.startswith("hf:"):
+            _refuse_unused(text, data, "split", "captions", "columns")
         return suites.load(name, rest, data, _samples)
     if text.lower().startswith(URL_SCHEMES):
         raise SampleError(f"Expected data on disk, got the URL {text}: download it first.")
@@ -55,11 +58,13 @@ def load_samples(spec: str | Path, data: DataConfig = USUAL) -> tuple[str, tuple
 
 def _from_disk(path: Path, data: DataConfig) -> tuple[str, tuple[Sample, ...]]:
     if path.suffix.lower() in READERS:
+        _refuse_unused(str(path), data, "columns")
         root = Path(data.media_root) if data.media_root else path.parent
         return path.name, _samples(str(path), renamed(table(path), data), root, data)
     if _is_folder(path):
         from geomkit import folders
 
+        _refuse_unused(str(path), data)
         rows = folders.rows(path)
         return path.resolve().name, _samples(str(path), rows, path, data)
     known = ", ".join(READERS)
@@ -67,6 +72,13 @@ def _from_disk(path: Path, data: DataConfig) -> tuple[str, tuple[Sample, ...]]:
         f"Expected 'sandbox' or a manifest ({known}), a folder of media, hf:NAME or SUITE:PATH,"
         f" got '{path}'."
     )
+
+
+def _refuse_unused(source: str, data: DataConfig, *used: str) -> None:
+    """An option that would do nothing was meant for something else."""
+    for name in ("split", "subset", "columns", "captions"):
+        if name not in used and getattr(data, name) != getattr(USUAL, name):
+            raise UsageError(f"Expected no --{name} with {source}: it has nothing of that kind.")
 
 
 def _is_folder(path: Path) -> bool:

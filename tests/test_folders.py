@@ -74,3 +74,13 @@ def test_pipes_and_loops_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(folder / "a.txt")
     with pytest.raises(SampleError, match="no regular file"):
         load_samples(folder)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"\xff.png")).write_text("x")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(SampleError, match=r"whole characters in .*\\udcff") as found:
+        load_samples(tmp_path)
+    str(found.value).encode()  # the sentence itself can be printed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def pets(folder: Path, split: str = "test") -> Path:
         "img": cells(*map(png, COLOURS)),
         "snd": cells(wav(0.25), wav(0.5), b"no sound"),
         "caption": ["one", "two", ""],
-        "kind": [0, 1, 0],
+        "kind": [0, 1, -1],
     }
     shard(folder / "data" / f"{split}-00000.parquet", columns, FEATURES)
     return folder
@@ -88,7 +89,7 @@ def test_a_local_dataset_becomes_samples(tmp_path: Path) -> None:
     assert name == "hf:pets:test"
     assert [s.id for s in (a, b, c)] == ["0", "1", "2"]
     assert [s.text for s in (a, b, c)] == ["one", "two", None]  # nothing was said of the third
-    assert [s.labels for s in (a, b, c)] == [{"kind": "cat"}, {"kind": "dog"}, {"kind": "cat"}]
+    assert [s.labels for s in (a, b, c)] == [{"kind": "cat"}, {"kind": "dog"}, {}]
     for sample, colour in zip((a, b, c), COLOURS, strict=True):
         assert isinstance(sample.image, Stored)
         np.testing.assert_array_equal(load_image(sample.image), Image.new("RGB", (4, 4), colour))
@@ -172,6 +173,21 @@ def test_a_row_without_an_image_has_none(tmp_path: Path) -> None:
     assert [s.modalities() for s in samples] == [("text", "image"), ("text",)]
 
 
+def test_a_cell_that_is_not_one_medium_is_a_row(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.List(datasets.Image())})
+    columns = {"image": [cells(png("red"), png("blue"))]}
+    shard(tmp_path / "lists/data/test-0.parquet", columns, features)
+    _, (sample,) = load_samples(f"hf:{tmp_path / 'lists'}")
+    with pytest.raises(SampleError, match="holds a list, not one medium"):
+        load_image(sample.image)
+
+
+def test_samples_travel_to_other_processes(tmp_path: Path) -> None:
+    _, samples = load_samples(f"hf:{pets(tmp_path / 'pets')}", MAPPED)
+    again = pickle.loads(pickle.dumps(samples))
+    assert [content_sha(s.image) for s in again] == [content_sha(s.image) for s in samples]
+
+
 def test_columns_of_paths_start_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "paths").mkdir()
     rows = [{"id": "a", "image": "pictures/a.png", "text": "one"}, {"id": "b", "text": "two"}]
@@ -219,6 +235,8 @@ def test_a_hub_dataset_is_pinned_to_a_commit(
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="'hf:' alone"):
+        load_samples("hf:")
     with pytest.raises(SampleError, match=r"dataset folder at .*absent, found none"):
         load_samples(f"hf:{tmp_path / 'absent'}")
     (tmp_path / "empty").mkdir()

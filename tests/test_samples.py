@@ -152,3 +152,44 @@ def test_the_sandbox_is_a_dataset() -> None:
     assert {"image", "audio", "text"} <= {m for s in samples for m in s.modalities()}
     with pytest.raises(UsageError, match="sandbox split"):
         load_samples("sandbox:tset")
+
+
+@pytest.mark.parametrize(
+    ("spec", "given"),
+    [
+        ("sandbox", {"captions": 5}),
+        ("sandbox", {"columns": ("text=caption",)}),
+        ("set.jsonl", {"split": "test"}),
+        ("set.jsonl", {"subset": "en"}),
+        (".", {"columns": ("text=caption",)}),
+        ("coco:.", {"subset": "en"}),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, given: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    manifest(tmp_path, {"id": "a", "text": "x"})
+    with pytest.raises(UsageError, match=f"no --{next(iter(given))} with"):
+        load_samples(spec, DataConfig(**given))
+
+
+def test_columns_of_other_names_are_read(tmp_path: Path) -> None:
+    rows = ({"id": "a", "caption": "x", "img": "a.png", "colour": "red"}, {"id": "b"})
+    path = manifest(tmp_path, *rows[:1])
+    data = DataConfig(columns=("text=caption, image=img", "label.hue=colour"))
+    _, (sample,) = load_samples(path, data)
+    assert (sample.text, sample.image) == ("x", tmp_path / "a.png")
+    assert sample.labels == {"hue": "red"}
+    with pytest.raises(SampleError, match=r"column 'caption' in .*line 1, got id"):
+        load_samples(manifest(tmp_path, rows[1]), data)
+
+
+def test_media_root_is_where_paths_start(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    path = manifest(tmp_path / "lists", {"id": "a", "image": "a.png"})
+    _, (sample,) = load_samples(path, DataConfig(media_root=str(tmp_path / "pictures")))
+    assert sample.image == tmp_path / "pictures" / "a.png"
+    inside = manifest(tmp_path, {"id": "a", "image": str(tmp_path / "x" / "a.png")})
+    _, (sample,) = load_samples(inside)
+    assert sample.image == tmp_path / "x" / "a.png"
