@@ -136,12 +136,12 @@ def measure(
 
 
 def complete(run: Run) -> tuple[CheckpointRecord, ...]:
-    """The checkpoints whose capture is finished, in capture order.
+    """The checkpoints whose capture is finished, in capture order; damage shows when one is read.
 
     Raises:
         StoreError: when there is none.
     """
-    records = tuple(record for record in run.checkpoints() if run.complete(record.name))
+    records = run.captured()
     if not records:
         raise StoreError(
             f"Expected a complete checkpoint in {run.path}, got none; finish the capture first."

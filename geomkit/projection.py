@@ -65,7 +65,7 @@ def project(run: Run, *, pooling: str = "last", limit: int = 1000) -> Projection
     Raises:
         DegenerateInput: no checkpoint is complete, or no row was read in all of them.
     """
-    records = [record for record in run.checkpoints() if run.complete(record.name)]
+    records = run.captured()
     if not records:
         raise DegenerateInput("expected a complete checkpoint to project, got none: run capture")
     names = tuple(record.name for record in records)

@@ -73,7 +73,7 @@ def probe_run(
         UsageError: when a site is asked for that the run does not have.
     """
     config = config or ProbeConfig()
-    names = tuple(record.name for record in run.checkpoints() if run.complete(record.name))
+    names = tuple(record.name for record in run.captured())
     held_out = held_out_groups(map(group_of, run.plan.rows), config.held_out, config.seed)
     results: list[ProbeResult] = []
     differences: list[Difference] = []

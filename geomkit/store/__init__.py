@@ -8,15 +8,16 @@ Run folder
     RUN/
       plan.json                    a `geomkit.types.Plan` as canonical JSON; first, never changed
       media/<sha16>.webp | .wav    MAY: previews; 16 hex digits of sha256(sample id)
-      <checkpoint>/checkpoint.json {"schema", "order", "plan_hash", "record": CheckpointRecord}
+      <checkpoint>/checkpoint.json {"schema", "order", "plan_hash", "record", "sha256"}
       <checkpoint>/shard-00000.h5  one slice of the plan: `shard_batches` batches, in plan order
       <checkpoint>/shard-00000.json  its receipt
       analysis.json, analysis.csv  MAY: written by the analysis, byte-reproducible
       .lock, .*.tmp                not part of the run: a lock held while writing, a write in flight
 
 `<checkpoint>` MUST match `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, MUST NOT be `media` nor end with a dot,
-and names MUST differ by more than letter case. `order` counts captures from 0; the lowest is the
-reference. JSON files are UTF-8, keys sorted, without NaN, Infinity or repeated keys.
+and names MUST differ by more than letter case. `order` counts captures from 0; the lowest is the reference; `sha256` is of the record's canonical
+JSON without fields at their defaults. JSON files are UTF-8, keys sorted, without NaN, Infinity or
+repeated keys.
 
 Receipt
 

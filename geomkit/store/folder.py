@@ -85,10 +85,14 @@ def open_run(path: Path) -> Run:
 def latest_run(folder: Path) -> Path:
     """The newest run at `folder` or up to two levels below it, by when its plan was written.
 
+    A packed run is found by its own name only.
+
     Raises:
         StoreError: there is none.
     """
     folder = Path(folder)
+    if is_packed(folder):
+        return folder
     below = (*sorted(folder.glob("*/plan.json")), *sorted(folder.glob("*/*/plan.json")))
     plans = [p for p in (folder / "plan.json", *below) if p.is_file()]
     if not plans:

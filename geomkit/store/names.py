@@ -9,6 +9,7 @@ from geomkit.store.datasets import check_store_dtype
 from geomkit.store.shard import check_id
 from geomkit.types import MODALITIES, Plan
 
+PLAN_SCHEMA = "geomkit-plan/1"
 _CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -36,6 +37,11 @@ def check_checkpoint_name(name: str) -> None:
 def check_plan(plan: Plan) -> None:
     """Raise StoreError unless every row is named once and in exactly one batch of its modality."""
     check_store_dtype(plan.store_dtype)
+    if plan.schema != PLAN_SCHEMA:
+        raise StoreError(
+            f"expected a plan by {PLAN_SCHEMA!r}, got {plan.schema[:40]!r}; read it with the "
+            "geomkit that wrote it, or capture again"
+        )
     if plan.shard_batches < 1 or not plan.rows or not plan.poolings:
         raise StoreError("a plan needs rows, a pooling and at least one batch a shard")
     if [row.index for row in plan.rows] != list(range(len(plan.rows))):

@@ -39,7 +39,7 @@ class Sink(io.FileIO):
         whole = len(rest)
         try:
             while rest and self.error is None:  # a write may take less than it was given
-                rest = rest[super().write(rest) :]
+                rest = rest[os.write(self.fileno(), rest) :]
         except OSError as error:
             self.error = error
         return whole

@@ -26,7 +26,7 @@ from geomkit.store.allowlist import (
 )
 from geomkit.store.names import check_checkpoint_name, check_plan
 from geomkit.store.quarantine import Identity
-from geomkit.store.reading import Entry, Part, TokenPart
+from geomkit.store.reading import Entry, Part, TokenPart, check_entry
 from geomkit.store.receipts import Receipt, check_claims, check_tokens
 from geomkit.store.run import Run, preview_name
 from geomkit.store.seal import SIZE, has_seal
@@ -153,6 +153,7 @@ def _held(run: PackedRun, checkpoints: Any, name: str, size: int) -> Held:
     entry = records.parse_json(Entry, _blob(group, "record", size), f"{name}/record")
     if entry.record.name != name or entry.plan_hash != run.plan_hash:
         raise StoreError(f"{name}: its record is of another name or plan; pack the run again")
+    check_entry(entry, Path(name) / "record")
     check_claims(table, run.claims(entry.record, tuple(range(len(run.plan.rows)))), Path(name))
     ragged = None
     if extra:
@@ -198,6 +199,20 @@ class PackedRun(Run):
     def captured(self) -> tuple[CheckpointRecord, ...]:
         """All checkpoints: a run is packed when they are complete."""
         return self.checkpoints()
+
+    def missing(self, checkpoint: str) -> tuple[int, ...]:
+        """None: a run is packed when it is complete."""
+        self.checkpoint(checkpoint)
+        return ()
+
+    def has_shard(self, checkpoint: str, number: int, *, tokens: bool = False) -> bool:
+        """True for every shard of the plan; with `tokens`, when there are token states."""
+        held = self._held(checkpoint)
+        return 0 <= number < self.shard_count() and (held.tokens is not None or not tokens)
+
+    def parts_there(self, checkpoint: str) -> Iterator[Part]:
+        """The one part of a checkpoint."""
+        return self.parts(checkpoint)
 
     def parts(self, checkpoint: str) -> Iterator[Part]:
         """The one part of a checkpoint, which has every row."""

@@ -13,11 +13,12 @@ from geomkit.errors import ProvenanceMismatch, StoreError
 from geomkit.store import shard, tokens
 from geomkit.store.door import open_file
 from geomkit.store.receipts import Claims, Receipt, check_finite
-from geomkit.store.records import checkpoint_hash
+from geomkit.store.records import checkpoint_hash, record_sha
 from geomkit.store.shard import ShardTable
 from geomkit.store.tokens import TokenTable
 from geomkit.types import Activations, CheckpointRecord, Modality, Plan
 
+ENTRY_SCHEMA = "geomkit-checkpoint/1"
 BLOCK = 1 << 16  # tokens that are checked at a time
 
 
@@ -29,6 +30,21 @@ class Entry:
     order: int
     plan_hash: str
     record: CheckpointRecord
+    sha256: str  # of the record, so that a damaged word in it is found
+
+
+def check_entry(entry: Entry, place: Path) -> None:
+    """Raise StoreError unless an entry is as it was written."""
+    if entry.schema != ENTRY_SCHEMA:
+        raise StoreError(
+            f"{place}: expected a record by {ENTRY_SCHEMA!r}, got {entry.schema[:40]!r}; read it "
+            "with the geomkit that wrote it, or capture again"
+        )
+    if record_sha(entry.record) != entry.sha256:
+        raise StoreError(
+            f"{place} is not what its sha256 says: the record was changed or damaged; "
+            "capture again into an empty folder"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

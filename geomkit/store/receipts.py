@@ -15,6 +15,8 @@ from geomkit.store.quarantine import Identity
 from geomkit.store.shard import ShardTable
 from geomkit.store.tokens import TokenTable
 
+SCHEMA = "geomkit-receipt/1"
+
 
 @dataclass(frozen=True, slots=True)
 class Claims:
@@ -51,6 +53,20 @@ class Receipt:
     checkpoint_hash: str
     events: tuple[str, ...] = ()
     tokens: Attached | None = None
+
+
+def check_receipt(receipt: Receipt, path: Path, rows: int, hashes: tuple[str, str]) -> None:
+    """Raise StoreError unless a receipt is for the shard at `path`, of this plan and checkpoint."""
+    if receipt.schema != SCHEMA:
+        raise StoreError(
+            f"{path}: expected a receipt by {SCHEMA!r}, got {receipt.schema[:40]!r}; read it with "
+            "the geomkit that wrote it, or capture again"
+        )
+    stated = (receipt.file, receipt.rows, receipt.plan_hash, receipt.checkpoint_hash)
+    if stated != (path.name, rows, *hashes):
+        raise StoreError(
+            f"{path}: its receipt is for another file, plan or checkpoint; capture again"
+        )
 
 
 def table_remembered(path: Path, receipt: Receipt, claims: Claims) -> ShardTable:

@@ -112,6 +112,11 @@ def checkpoint_hash(record: CheckpointRecord) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+def record_sha(record: CheckpointRecord) -> str:
+    """sha256 of a record without what is at its default: a later field changes no old one."""
+    return hashlib.sha256(to_json(record, sparse=True)).hexdigest()
+
+
 def to_csv(analysis: Analysis) -> bytes:
     """All numbers of an analysis, one a line, in the columns `COLUMNS`."""
     text = io.StringIO()

@@ -253,6 +253,13 @@ class Run(Reading):
             path, receipt, claims = self._expected(record, number)
             yield Part(table_remembered(path, receipt, claims), path)
 
+    def parts_there(self, checkpoint: str) -> Iterator[Part]:
+        """The checked shards that have a receipt. Raises StoreError where one is damaged."""
+        record, absent = self.checkpoint(checkpoint), set(self.missing(checkpoint))
+        for number in sorted(set(range(self.shard_count())) - absent):
+            path, receipt, claims = self._expected(record, number)
+            yield Part(table_remembered(path, receipt, claims), path)
+
     def token_part(self, checkpoint: str, index: int) -> TokenPart:
         """The token states that hold row `index` of the plan. Raises StoreError if none do."""
         if not 0 <= index < len(self.plan.rows):
@@ -280,11 +287,7 @@ class Run(Reading):
         Damage does not remove a checkpoint from this list: it raises when the shard is read,
         instead of quietly changing which rows are compared.
         """
-        return tuple(
-            record
-            for record in self.checkpoints()
-            if not self.missing(record.name)
-        )
+        return tuple(record for record in self.checkpoints() if not self.missing(record.name))
 
     # ------------------------------------------------------------------------ media, analysis
 

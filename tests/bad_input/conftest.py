@@ -12,6 +12,8 @@ from geomkit.store import Run, create_run
 from tests.bad_input.runs import SECRET
 from tests.small_run import fill, plan
 
+SECONDS = 120  # milliseconds on an idle machine; enough for one that is not
+
 
 @pytest.fixture(autouse=True)
 def no_hang() -> Iterator[None]:
@@ -21,10 +23,10 @@ def no_hang() -> Iterator[None]:
         return
 
     def expired(number: int, frame: object) -> None:
-        raise TimeoutError("still reading after 30 s")
+        raise TimeoutError(f"still reading after {SECONDS} s")
 
     old = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(30)
+    signal.alarm(SECONDS)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, old)

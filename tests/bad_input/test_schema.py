@@ -23,7 +23,7 @@ import pytest
 
 from geomkit.errors import ProvenanceMismatch, StoreError
 from geomkit.store import Run, create_run, open_run, verify_run
-from geomkit.store.records import from_json, to_json
+from geomkit.store.records import from_json, record_sha, to_json
 from geomkit.store.run import Entry
 from tests.bad_input.runs import Change, attribute, first, refused, replace, spoil
 from tests.small_run import SITES, fill, plan, record, shard_rows, two_checkpoints
@@ -179,7 +179,8 @@ def test_tokens_that_differ_refuse_to_be_compared(tmp_path: Path) -> None:
 def rewritten(run: Run, **changes: Any) -> None:
     path = run.path / "base" / "checkpoint.json"
     entry = from_json(Entry, path)
-    changed = dataclasses.replace(entry, record=dataclasses.replace(entry.record, **changes))
+    other = dataclasses.replace(entry.record, **changes)
+    changed = dataclasses.replace(entry, record=other, sha256=record_sha(other))
     path.write_bytes(to_json(changed))
 
 
