@@ -97,13 +97,23 @@ def _reading(spec: str, read: Callable[[], Any]) -> Any:
     """What `read` gives; the library's errors are many, and all mean that there is no dataset."""
     try:
         return read()
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, ImportError) as cause:
-        raise SampleError(f"Expected a dataset at {spec}: {_first_line(cause)}.") from cause
-    except datasets.exceptions.DatasetsError as cause:
-        raise SampleError(f"Expected a dataset at {spec}: {_first_line(cause)}.") from cause
+    except _LIBRARY as cause:
+        reason = _first_line(cause)
+        if "torchcodec" in reason:  # it builds, but never needs, encoded sounds with that
+            reason += ": a folder of sounds is read as --data FOLDER, without hf:"
+        raise SampleError(f"Expected a dataset at {spec}: {reason}.") from cause
+
+
+_LIBRARY = (
+    OSError, ValueError, TypeError, LookupError, RuntimeError, ImportError,
+    datasets.exceptions.DatasetsError,
+)  # fmt: skip
 
 
 def _first_line(cause: BaseException) -> str:
+    """What went wrong at the bottom: the library wraps it in sentences that say little."""
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
     lines = str(cause).strip().splitlines()
     return (lines[0] if lines else type(cause).__name__)[:300].rstrip(".")
 

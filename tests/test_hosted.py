@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import pickle
@@ -253,6 +254,27 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(SampleError, match="Expected a dataset at org/absent"):
         load_samples("hf:org/absent@main")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchcodec") is not None, reason="with torchcodec it can be built"
+)
+def test_a_folder_of_sounds_is_read_without_the_library(tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(wav(0.5))
+    with pytest.raises(SampleError, match="read as --data FOLDER, without hf:"):
+        load_samples(f"hf:{tmp_path / 'sounds'}")
+    _, (sample,) = load_samples(tmp_path / "sounds")
+    assert sample.modalities() == ("audio",)
+
+
+def test_a_folder_of_images_is_read_through_the_library_too(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True)
+        (tmp_path / "pictures" / name).write_bytes(png("red"))
+    _, samples = load_samples(f"hf:{tmp_path / 'pictures'}")
+    assert [s.labels for s in samples] == [{"label": "cat"}, {"label": "dog"}]
+    assert load_image(samples[0].image).size == (4, 4)
 
 
 def test_a_dataset_of_json_lines_is_read_too(tmp_path: Path) -> None:
