@@ -23,7 +23,7 @@ HEAVY = ("torch", "transformers", "plotly", "umap", "sklearn", "h5py", "numpy", 
 # Import name -> distribution name, where the two differ.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn"}
 # Imported where they are an extra, or where someone else brings them: geomkit never needs them.
-OPTIONAL = {"av", "mteb", "ray", "torchcodec", "torchvision", "pyarrow", "pytest", "joblib", "tokenizers"}
+OPTIONAL = {"av", "mteb", "ray", "torchvision", "pyarrow", "pytest", "joblib", "tokenizers"}
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
