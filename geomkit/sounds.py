@@ -31,10 +31,13 @@ def beside(rows: Sequence[Inputs], pad: int) -> dict[str, Tensor]:
 def _stacked(tensors: Sequence[Tensor], fill: int) -> Tensor:
     """Along the first axis; the others grow to the largest."""
     shape = [max(sizes) for sizes in zip(*(t.shape[1:] for t in tensors), strict=True)]
-    grown = [t.new_full((len(t), *shape), fill) for t in tensors]
-    for large, small in zip(grown, tensors, strict=True):
-        large[tuple(slice(n) for n in small.shape)] = small
-    return torch.cat(grown)
+    whole = tensors[0].new_full((sum(map(len, tensors)), *shape), fill)
+    first = 0
+    for tensor in tensors:
+        inside = tuple(slice(size) for size in tensor.shape[1:])
+        whole[first : first + len(tensor)][(slice(None), *inside)] = tensor
+        first += len(tensor)
+    return whole
 
 
 def longest(extractor: Any, processor: type[Any]) -> float:
