@@ -15,9 +15,9 @@ Run folder
       .lock, .*.tmp                not part of the run: a lock held while writing, a write in flight
 
 `<checkpoint>` MUST match `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, MUST NOT be `media` nor end with a dot,
-and names MUST differ by more than letter case. `order` counts captures from 0; the lowest is the reference; `sha256` is of the record's canonical
-JSON without fields at their defaults. JSON files are UTF-8, keys sorted, without NaN, Infinity or
-repeated keys.
+and names MUST differ by more than letter case. `order` counts captures from 0; the lowest is the
+reference; `sha256` is of the record's canonical JSON without fields at their defaults. JSON files
+are UTF-8, keys sorted, without NaN, Infinity or repeated keys.
 
 Receipt
 
@@ -61,6 +61,7 @@ Reading without geomkit
 from __future__ import annotations
 
 from geomkit.store.folder import create_run, latest_run, open_run
+from geomkit.store.overview import CheckpointOverview, Overview, overview
 from geomkit.store.pack import pack_run
 from geomkit.store.run import Run
 from geomkit.store.shard import FORMAT, VERSION, ShardRows
@@ -70,12 +71,15 @@ from geomkit.store.verify import verify_run
 __all__ = [
     "FORMAT",
     "VERSION",
+    "CheckpointOverview",
+    "Overview",
     "Run",
     "ShardRows",
     "TokenRows",
     "create_run",
     "latest_run",
     "open_run",
+    "overview",
     "pack_run",
     "verify_run",
 ]

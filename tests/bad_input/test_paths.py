@@ -50,6 +50,27 @@ def test_a_record_by_another_name_than_its_folder_is_refused(run: Run, name: str
     assert "belongs to another run or name" in verify_run(run.path)[0]
 
 
+def test_a_word_that_changes_in_a_record_is_found(run: Run) -> None:
+    """The gate and the training decide no hash of a shard, and are believed all the same."""
+    path = run.path / "base" / "checkpoint.json"
+    good = path.read_text()
+    for old, new in (('"value": 1.0', '"value": 0.0'), ('"source": "toy"', '"source": "boy"')):
+        assert old in good
+        path.write_text(good.replace(old, new))
+        assert "is not what its sha256 says" in verify_run(run.path)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("plan.json", "plan"), ("base/checkpoint.json", "record")]
+)
+def test_another_format_is_refused_in_words(run: Run, name: str, kind: str) -> None:
+    path = run.path / name
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"schema": "geomkit-other/999"}))
+    assert f"expected a {kind} by" in verify_run(run.path)[0]
+    assert "geomkit-other/999" in verify_run(run.path)[0]
+
+
 @pytest.mark.parametrize("folder", ["x y", "é", "con", "x."])
 def test_a_folder_that_is_no_name_is_refused(run: Run, folder: str) -> None:
     shutil.copytree(run.path / "base", run.path / folder)
@@ -66,6 +87,8 @@ RECEIPTS: dict[str, tuple[dict[str, Any], str]] = {
     "size below zero": ({"bytes": -1}, "not what its receipt says"),
     "other plan": ({"plan_hash": "0" * 64}, "receipt is for another file, plan"),
     "other checkpoint": ({"checkpoint_hash": "0" * 64}, "receipt is for another file, plan"),
+    "other rows": ({"rows": 2}, "receipt is for another file"),
+    "other format": ({"schema": "geomkit-receipt/2"}, "expected a receipt by 'geomkit-receipt/1'"),
     "size as text": ({"bytes": "12"}, "is no Receipt"),
     "size as float": ({"bytes": 12.5}, "is no Receipt"),
     "size beyond every number": ({"bytes": 10**400}, "is no Receipt|not what its receipt says"),
