@@ -97,7 +97,7 @@ def analyze_run(
 
 def stored_analysis(run: Run) -> Analysis | None:
     """The analysis in the run folder, if it was made from this plan and these weights."""
-    if not (run.path / "analysis.json").is_file():
+    if not run.has_analysis():
         return None
     stored = run.read_analysis()
     of = tuple((r["name"], r["weights_sha"]) for r in stored.provenance.get("checkpoints", ()))

@@ -139,16 +139,16 @@ class _Found:
     """An analysis and the run folder it came from, if it is known."""
 
     analysis: Analysis
-    path: Path | None
+    run: Run | None
 
     @property
     def where(self) -> str:
         """Where the report is and how to make it."""
-        if self.path is None:
+        if self.run is None:
             return "look: geomkit report RUN"
-        report = self.path / "report.html"
+        report = self.run.beside("report.html")
         made = f"report: {report}\n" if report.is_file() else ""
-        return f"{made}look: geomkit report {self.path}"
+        return f"{made}look: geomkit report {self.run.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def _open(source: Source) -> _Found:
     if isinstance(source, Analysis):
         return _Found(source, None)
     run = source if isinstance(source, Run) else open_run(Path(source))
-    return _Found(analysis_of(run), run.path)
+    return _Found(analysis_of(run), run)
 
 
 def _improvement_failure(

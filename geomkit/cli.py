@@ -53,7 +53,9 @@ ConfigPath = Annotated[
         help="TOML file with names and defaults; by default the project's geomkit.toml, if any.",
     ),
 ]
-RunPath = Annotated[Path | None, typer.Argument(help="Run folder; by default the latest one here.")]
+RunPath = Annotated[
+    Path | None, typer.Argument(help="Run folder or packed run; by default the latest folder here.")
+]
 
 
 def main() -> None:
@@ -192,21 +194,47 @@ def capture(
 
 @app.command()
 def info(run: RunPath = None, as_json: Json = False) -> None:
-    """Show what a run holds."""
+    """Show what a run holds, how far it is, what went wrong in it, and its size.
+
+    Example: geomkit info geomkit-run
+    """
     from geomkit import stages
 
     _show_run(stages.open_here(run), as_json=as_json)
 
 
 @app.command()
-def verify(run: RunPath = None) -> None:
-    """Recompute every hash of a run; exit code 1 when something is not what its receipt says."""
+def pack(
+    run: Annotated[Path, typer.Argument(help="Run folder; every checkpoint complete.")],
+    to: Annotated[Path, typer.Argument(help="The one HDF5 file to write.")],
+    force: Annotated[bool, typer.Option(help="Replace a packed run of that name.")] = False,
+) -> None:
+    """Pack a run into one HDF5 file, which every command reads in the place of the folder.
+
+    Example: geomkit pack geomkit-run run.h5
+    """
+    from geomkit.store import open_run, pack_run
+    from geomkit.summary import size
+
+    path = pack_run(open_run(run), to, force=force)
+    out.print(f"packed: {path} ({size(path.stat().st_size)})", markup=False)
+
+
+@app.command()
+def verify(run: RunPath = None, as_json: Json = False) -> None:
+    """Recompute every hash of a run; exit code 1 when something is not what its receipt says.
+
+    Example: geomkit verify geomkit-run
+    """
     from geomkit import stages
     from geomkit.store import verify_run
 
     path = stages.locate(run)
     problems = verify_run(path)
-    _lines(problems or (f"{path}: every shard is what its receipt says",))
+    if as_json:
+        out.print_json(json.dumps({"run": str(path), "problems": problems}))
+    else:
+        _lines(problems or (f"{path}: every byte is what its receipt or its seal says",))
     if problems:
         raise typer.Exit(1)
 
@@ -221,7 +249,7 @@ def analyze(run: RunPath = None, as_json: Json = False) -> None:
 
     opened = stages.open_here(run)
     analysis = stages.analyze(opened)
-    written = opened.path / "analysis.json"
+    written = opened.beside("analysis.json")
     if as_json:
         out.print_json(written.read_text(encoding="utf-8"))
         return
@@ -284,9 +312,10 @@ def _lines(lines: Iterable[str]) -> None:
 
 
 def _show_run(run: Run, *, as_json: bool) -> None:
-    from geomkit import summary
+    from geomkit import glance
+    from geomkit.store import overview
 
     if as_json:
-        out.print_json(json.dumps(summary.run_facts(run.plan, run.checkpoints())))
+        out.print_json(json.dumps(glance.run_facts(overview(run))))
     else:
-        _lines((*summary.run_lines(run.plan, run.checkpoints()), f"run: {run.path}"))
+        _lines((*glance.run_lines(overview(run)), f"run: {run.path}"))

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geomkit import stages, summary
+from geomkit import glance, stages, summary
 from geomkit.errors import UsageError
 from geomkit.progress import progress
+from geomkit.store import overview
 from geomkit.types import Analysis
 
 PARTS = ("lco", "lco-merged", "run")
@@ -51,7 +52,7 @@ def demonstrate(folder: Path, out: Console, err: Console) -> None:
         with progress(err) as report:
             names = ["base", f"lco={folder / 'lco'}"]
             run = stages.capture(names, "sandbox", folder / "run", report)
-        _say(err, summary.run_lines(run.plan, run.checkpoints()))
+        _say(err, glance.run_lines(overview(run)))
     with stage("analyze", "geometry and probes, each with an interval and its chance"):
         analysis = stages.analyze(run)
     with stage("report", "one offline page"):

@@ -6,6 +6,7 @@ Each stage reads what the one before wrote, so each can be run alone.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -142,17 +143,15 @@ def analysis_of(run: Run) -> Analysis:
 
 
 def report(run: Run, analysis: Analysis, out: Path | None, *, embed_media: bool) -> Path:
-    """Write the report of a run; `RUN/report.html` by default."""
+    """Write the report of a run; `RUN/report.html` by default, beside a packed one."""
     from geomkit.projection import project
     from reports.page import write_report
 
-    media: dict[tuple[str, str], Path] = {
-        (row.id, row.modality): path
-        for row in run.plan.rows
-        if (path := run.media(row.id, row.modality)) is not None
-    }
-    page = out if out is not None else run.path / REPORT
-    return write_report(analysis, project(run), run.plan.rows, media, page, embed_media=embed_media)
+    page = out if out is not None else run.beside(REPORT)
+    rows = run.plan.rows
+    with tempfile.TemporaryDirectory() as folder:
+        media = run.previews(Path(folder)) if embed_media else {}
+        return write_report(analysis, project(run), rows, media, page, embed_media=embed_media)
 
 
 def _is_sandbox(source: str) -> bool:

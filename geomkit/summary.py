@@ -6,13 +6,12 @@ Every function takes records and gives back something rich can print; nothing is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from geomkit.types import Analysis, CheckpointRecord, Difference, Measurement, Plan, Status
+from geomkit.types import Analysis, Difference, Measurement, Plan, Status
 
 if TYPE_CHECKING:
     from geomkit.capture import Preflight
@@ -134,30 +133,6 @@ def mastery_table(mastery: Mapping[str, Any]) -> Table:
         parts = [f"{name} {100 * share:.0f} %" for name, share in accuracies.items()]
         table.add_row(modality, ", ".join(parts))
     return table
-
-
-def run_lines(plan: Plan, records: Sequence[CheckpointRecord]) -> Iterator[str]:
-    """A run at a glance: what was shown, to whom, and whether the gate held."""
-    counts: dict[str, int] = {}
-    for row in plan.rows:
-        counts[row.modality] = counts.get(row.modality, 0) + 1
-    rows = ", ".join(f"{n} {modality}" for modality, n in counts.items())
-    yield f"plan {plan.hash[:12]}  data {plan.dataset}  rows {rows}"
-    for r in records:
-        gate = [c for c in r.gate.values() if isinstance(c, Mapping) and "passed" in c]
-        held = f"gate {sum(bool(c['passed']) for c in gate)}/{len(gate)}"
-        yield f"{r.name}: {r.source}  {r.architecture}  {len(r.sites)} sites x {r.dim}  {held}"
-
-
-def run_facts(plan: Plan, records: Sequence[CheckpointRecord]) -> dict[str, Any]:
-    """What `run_lines` says, for machines."""
-    return {
-        "plan": plan.hash,
-        "dataset": plan.dataset,
-        "rows": len(plan.rows),
-        "prompts": dict(plan.prompts),
-        "checkpoints": [asdict(r) for r in records],
-    }
 
 
 def missing_lines(missing: Mapping[str, Sequence[int]], shards: int) -> Iterator[str]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from geomkit.store import Run, ShardRows, create_run
+from geomkit.store import Run, ShardRows, TokenRows, create_run
 from geomkit.types import CheckpointRecord, Modality, Plan, Row
 
 SITES = ("embed", "block_00", "final_norm")
 DIM = 8
 
 
-def plan(samples: int = 6, shard_batches: int = 1) -> Plan:
+def plan(samples: int = 6, shard_batches: int = 1, store_dtype: str = "float32") -> Plan:
     """Each sample as text and as image; batches of three rows of one modality."""
     modalities: tuple[Modality, ...] = ("text", "image")
     rows = tuple(
@@ -28,7 +28,7 @@ def plan(samples: int = 6, shard_batches: int = 1) -> Plan:
     )
     return Plan(
         "geomkit-plan/1", "toy", rows, {"text": "t", "image": "i"}, ("last", "mean"), (),
-        batches, shard_batches,
+        batches, shard_batches, store_dtype,
     )  # fmt: skip
 
 
@@ -64,6 +64,15 @@ def shard_rows(run: Run, number: int, seed: int = 0, bad: tuple[int, ...] = ()) 
         ],
         notes=["" if good else "image is truncated" for good in ok],
     )
+
+
+def token_rows(rows: ShardRows) -> TokenRows:
+    """Token states for these rows: each as long as its n_tokens, none where it is not ok."""
+    lengths = np.where(rows.ok, rows.n_tokens, 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    rng = np.random.default_rng(int(rows.index[0]))
+    states = rng.standard_normal((int(offsets[-1]), len(SITES), DIM)).astype(np.float32)
+    return TokenRows(states, offsets)
 
 
 def fill(run: Run, name: str = "base", seed: int = 0, bad: tuple[int, ...] = ()) -> Run:

@@ -263,6 +263,17 @@ class PackedRun(Run):
         ):
             return bytes(file["media/data"][slice(*span)].tobytes())
 
+    def previews(self, folder: Path) -> dict[tuple[str, str], Path]:
+        """All previews, written into `folder`, by id and modality."""
+        found: dict[tuple[str, str], Path] = {}
+        for row in self.plan.rows:
+            data = self.preview(row.id, row.modality)
+            if data is not None:
+                path = folder / preview_name(row.id, row.modality)
+                path.write_bytes(data)
+                found[row.id, row.modality] = path
+        return found
+
     def beside(self, name: str) -> Path:
         """Where a file that is made from the run goes: beside it, under its name."""
         return self.path.with_name(f"{self.path.stem}.{name}")

@@ -319,6 +319,11 @@ class Run(Reading):
         path = self.media(id, modality)
         return None if path is None else files.read_regular(path, MAX_PREVIEW_BYTES)
 
+    def previews(self, folder: Path) -> dict[tuple[str, str], Path]:  # noqa: ARG002 - see PackedRun
+        """The files of all previews, by id and modality; those that are none go into `folder`."""
+        found = {(r.id, r.modality): self.media(r.id, r.modality) for r in self.plan.rows}
+        return {row: path for row, path in found.items() if path is not None}
+
     def beside(self, name: str) -> Path:
         """Where a file that is made from the run goes: into its folder."""
         return self.path / name

@@ -1,0 +1,112 @@
+"""A run at a glance: what is in it, how far it is, what went wrong. Records, for people to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from geomkit.errors import StoreError
+from geomkit.store.packed import PackedRun
+from geomkit.store.reading import Part
+from geomkit.store.run import Run
+from geomkit.types import MODALITIES, CheckpointRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one modality in one checkpoint."""
+
+    ok: int
+    not_ok: int
+    missing: int  # planned and not captured yet
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointOverview:
+    """One checkpoint: where it is from, how far its capture is, and what happened in it."""
+
+    record: CheckpointRecord
+    shards_done: int
+    shards: int
+    rows: Mapping[str, Rows]  # modality -> counts, in canonical order
+    reasons: Mapping[str, int]  # why rows are not ok, the commonest first
+    events: tuple[str, ...]
+    tokens: bool  # every token's state is there too
+    problem: str  # what is damaged; empty when nothing is
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A run and its checkpoints, in capture order."""
+
+    path: str
+    form: str  # folder or packed
+    bytes: int
+    plan_hash: str
+    dataset: str
+    prompts: Mapping[str, str]
+    rows: Mapping[str, int]  # modality -> planned rows
+    batches: int
+    poolings: tuple[str, ...]
+    store_dtype: str
+    analyzed: bool
+    checkpoints: tuple[CheckpointOverview, ...]
+
+
+def overview(run: Run) -> Overview:
+    """Look at a run; the files whose rows are counted are hashed, states are not read."""
+    planned: Counter[str] = Counter(row.modality for row in run.plan.rows)
+    return Overview(
+        path=str(run.path),
+        form="packed" if isinstance(run, PackedRun) else "folder",
+        bytes=run.bytes_on_disk(),
+        plan_hash=run.plan_hash,
+        dataset=run.plan.dataset,
+        prompts=dict(run.plan.prompts),
+        rows={m: planned[m] for m in MODALITIES if planned[m]},
+        batches=len(run.plan.batches),
+        poolings=run.plan.poolings,
+        store_dtype=run.plan.store_dtype,
+        analyzed=run.has_analysis(),
+        checkpoints=tuple(_checkpoint(run, record, planned) for record in run.checkpoints()),
+    )
+
+
+def _checkpoint(run: Run, record: CheckpointRecord, planned: Counter[str]) -> CheckpointOverview:
+    good: Counter[str] = Counter()
+    bad: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    events: tuple[str, ...] = ()
+    kept: list[bool] = []
+    problem = ""
+    try:
+        receipts = run.receipts(record.name)
+        events = run.events(record.name)
+        kept = [receipt.tokens is not None for receipt in receipts]
+        for part in run.parts_there(record.name):
+            _count(part, good, bad, reasons)
+    except StoreError as error:
+        problem = str(error)
+    return CheckpointOverview(
+        record=record,
+        shards_done=run.shard_count() - len(run.missing(record.name)),
+        shards=run.shard_count(),
+        rows={
+            m: Rows(good[m], bad[m], planned[m] - good[m] - bad[m])
+            for m in MODALITIES
+            if planned[m]
+        },
+        reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        events=events,
+        tokens=bool(kept) and all(kept),
+        problem=problem,
+    )
+
+
+def _count(part: Part, good: Counter[str], bad: Counter[str], reasons: Counter[str]) -> None:
+    table = part.table
+    for modality, ok, note in zip(table.modality, table.ok, table.notes, strict=True):
+        (good if ok else bad)[modality] += 1
+        if not ok:
+            reasons[note] += 1
