@@ -25,7 +25,7 @@ from urllib.parse import urljoin
 
 import httpcore2
 
-from geomkit.errors import SampleError
+from geomkit.errors import SampleError, StoreError
 from geomkit.sources import regular
 
 MAX_BYTES = 100 * 2**20
@@ -81,6 +81,7 @@ def fetch(url: str, folder: Path, limits: Limits = USUAL) -> bytes:
 
     Raises:
         SampleError: the URL is refused, the server fails, or the content is too large or too slow.
+        StoreError: what was fetched cannot be kept.
     """
     kept = folder / hashlib.sha256(url.encode()).hexdigest()
     try:
@@ -97,19 +98,25 @@ def _failed(url: str, folder: Path, limits: Limits) -> str:
     """Download into `folder`; the reason why not, or ""."""
     try:
         content = download(url, limits)
-        folder.mkdir(parents=True, exist_ok=True)
-        _keep(content, folder / hashlib.sha256(url.encode()).hexdigest())
     except SampleError as cause:
         return str(cause)
-    except OSError as cause:
-        return f"media cannot be kept in {folder}: {cause.strerror}"
+    _keep(content, folder / hashlib.sha256(url.encode()).hexdigest())
     return ""
 
 
 def _keep(content: bytes, path: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    """Whole or not at all, whoever else fetches the same."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as place:
+            whole = Path(place, path.name)
+            whole.write_bytes(content)
+            whole.replace(path)
+    except OSError as cause:
+        raise StoreError(
+            f"Expected a folder for fetched media at {path.parent}: {cause.strerror}; make room, or"
+            " name another with --url-cache."
+        ) from cause
 
 
 def download(url: str, limits: Limits = USUAL, allowed: Allowed | None = None) -> bytes:

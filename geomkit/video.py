@@ -49,7 +49,9 @@ def load_video(source: Path | Stored | Clip, pixels: int = MAX_PIXELS) -> Clip:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             return _checked(_thinned(_frames(container, stream, pixels), rate))
-    except (OSError, ValueError, av.FFmpegError) as cause:
+    except av.FFmpegError as cause:
+        raise SampleError(f"video cannot be decoded: {cause.strerror}") from cause
+    except (OSError, ValueError) as cause:
         raise SampleError(f"video cannot be decoded: {one_line(cause, source)}") from cause
 
 

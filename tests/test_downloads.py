@@ -20,7 +20,7 @@ from PIL import Image
 
 from geomkit import downloads
 from geomkit.downloads import Limits, check, download, fetch, is_public
-from geomkit.errors import SampleError
+from geomkit.errors import SampleError, StoreError
 from geomkit.media import load_image
 from geomkit.plans import content_sha
 from geomkit.samples import DataConfig, load_samples
@@ -271,6 +271,16 @@ def test_what_was_fetched_is_kept_and_a_dead_server_is_asked_once(
             fetch(server.url("/gone"), folder)
     assert server.asked == ["/a", "/gone"]
     assert len(list(folder.iterdir())) == 1  # whole files only
+
+
+def test_a_cache_that_cannot_be_written_stops_the_run(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "is_public", local)
+    server.answers["/a"] = content(b"here")
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(StoreError, match="--url-cache"):
+        fetch(server.url("/a"), tmp_path / "cache")
 
 
 def test_a_manifest_of_urls_is_shown(

@@ -193,3 +193,14 @@ def test_media_root_is_where_paths_start(tmp_path: Path) -> None:
     inside = manifest(tmp_path, {"id": "a", "image": str(tmp_path / "x" / "a.png")})
     _, (sample,) = load_samples(inside)
     assert sample.image == tmp_path / "x" / "a.png"
+
+
+def test_the_help_of_capture_shows_how_data_is_read() -> None:
+    from typer.testing import CliRunner
+
+    from geomkit.cli import app
+
+    shown = CliRunner().invoke(app, ["capture", "--help"], terminal_width=160).stdout
+    assert " Data " in shown
+    for name in DataConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in shown
