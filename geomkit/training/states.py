@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from geomkit.checkpoints import decoder
 from geomkit.errors import TrainingError
+from geomkit.media import load_audio, load_image
 from geomkit.processing import Processor, Shown
 from geomkit.prompts import PRESETS, render
-from geomkit.media import load_audio, load_image
 from geomkit.training.scope import unwrap
 from geomkit.types import MODALITIES, Modality, Sample, Waveform
 
