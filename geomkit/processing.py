@@ -125,11 +125,14 @@ class Processor:
         return found
 
     def _check_shown(self, inputs: Mapping[str, torch.Tensor], modality: Modality) -> None:
-        """Raise where a row's media give no token: its states would be the prompt's alone."""
-        ids = self.media_tokens.get(modality, ())
-        stand = torch.isin(inputs["input_ids"], torch.tensor(ids)).any(dim=1)
-        if ids and not (bool(stand.all()) and all(t.numel() for t in inputs.values())):
-            raise ValueError(f"the {modality} is too short to give a single token")
+        """Raise where a row's media give no token: its states would be the prompt's alone.
+
+        A sound must give two: Qwen2-Audio takes a lone one for a prompt of an older kind.
+        """
+        ids, least = self.media_tokens.get(modality, ()), 2 if modality == "audio" else 1
+        stand = torch.isin(inputs["input_ids"], torch.tensor(ids)).sum(dim=1)
+        if ids and not (bool((stand >= least).all()) and all(t.numel() for t in inputs.values())):
+            raise ValueError(f"the {modality} is too short: it gives fewer than {least} tokens")
 
 
 def repad(inputs: Mapping[str, torch.Tensor], side: str, extra: int, pad: int) -> dict[str, Any]:
