@@ -176,16 +176,6 @@ def test_a_full_device_is_known_by_its_words() -> None:
     assert not out_of_memory(ValueError("CUDA out of memory."))
 
 
-def test_a_process_takes_the_gpu_its_launcher_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert checkpoints._device("auto") == "cuda:3"
-    assert checkpoints._device("cpu") == "cpu"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert checkpoints._device("auto") == "cpu"
-
-
 # ------------------------------------------------------------------------------ what may be missing
 
 
