@@ -23,7 +23,7 @@ DECODER = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|v_proj|up_pr
 
 def second_checkpoint(setup: Setup) -> list[Line]:
     """(d) Base and a second checkpoint in one run, against a run for each."""
-    name, side, rows = ("tiny-vl", 112, 4) if setup.quick else ("120m-vl", 448, 6)
+    name, side, rows = ("tiny-vl", 112, 4) if setup.quick else ("120m-vl", 448, 4)
     size = models.SIZES[name]
     held = load_checkpoints(_saved_pair(setup, size), dtype="float32", attn="sdpa", device="cpu")
     asked = CaptureConfig(device="cpu", batch_size=2, shard_batches=1)
@@ -46,7 +46,7 @@ def second_checkpoint(setup: Setup) -> list[Line]:
         "base and adapter": capture(base, lora),
         "base and merged": capture(base, merged),
     }
-    times = interleaved(ways, setup.rounds(4))
+    times = interleaved(ways, setup.rounds(3))
     lines = []
     for second in ("adapter", "merged"):
         both, alone = times[f"base and {second}"], _sum(times["base"], times[second])

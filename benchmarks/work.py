@@ -30,10 +30,10 @@ def _samples(setup: Setup, modality: str) -> list[Sample]:
         return models.sounds(64, 15.0) if large else models.sounds(4, 1.0)
     if setup.quick:
         return models.texts(8, 40)
-    return models.texts(512, 256) if large else models.texts(16, 96)
+    return models.texts(512, 256) if large else models.texts(8, 32)
 
 
 def bench(setup: Setup, size: models.Size, one: Checkpoint, modality: str) -> Worker:
-    asked = CaptureConfig(device=setup.device, batch_size=32 if setup.cuda else 4, shard_batches=2)
+    asked = CaptureConfig(device=setup.device, batch_size=32 if setup.cuda else 2, shard_batches=2)
     processor = models.processor(size, setup.scratch)
     return models.worker([one], processor, _samples(setup, modality), asked, setup.folder() / "run")

@@ -1,0 +1,81 @@
+"""The benchmarks run and say what they should; what they measure is no test's business."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.clock import Spent, interleaved, ratio
+from benchmarks.lines import Line, Setup, markdown
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "capture.py"
+LINES = {"a": 4, "b": 3, "c": 4, "d": 5, "e": 1}
+
+
+def test_a_ratio_is_made_of_times_of_one_round() -> None:
+    ours, theirs = ([Spent(t, 2 * t) for t in times] for times in ((2, 30, 4), (1, 10, 4)))
+    found = ratio(ours, theirs, "wall")
+    assert (found.low, found.median, found.high, found.least) == (1.5, 2.0, 2.5, 2.0)
+    assert ratio(ours, theirs, "cpu") == found
+
+
+def test_a_ratio_of_one_round_has_no_spread() -> None:
+    found = ratio([Spent(3, 1)], [Spent(2, 1)], "wall")
+    assert (found.low, found.median, found.high) == (1.5, 1.5, 1.5)
+
+
+def test_ways_take_turns_and_the_first_round_is_not_counted() -> None:
+    called: list[tuple[str, int]] = []
+    ways = {name: lambda number, name=name: called.append((name, number)) for name in "ab"}
+    times = interleaved(ways, 2)
+    assert [name for name, _ in called] == list("baabba")
+    assert [number for _, number in called] == [0, 0, 0, 0, 1, 1]
+    assert {name: len(found) for name, found in times.items()} == {"a": 2, "b": 2}
+
+
+def test_a_table_says_where_it_was_made(tmp_path: Path) -> None:
+    setup = Setup(True, 1, "cpu", "float32", "tiny", tmp_path)
+    found = ratio([Spent(3, 1)], [Spent(2, 1)], "wall")
+    table = markdown([Line("a", "this / that", wall=found, target=1.1)], setup)
+    assert "| a | this / that | 1.500 (1.500 to 1.500; least 1.500) |" in table
+    assert "| at most 1.1 |" in table
+    assert "torch" in table
+    assert "1 threads" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", LINES)
+def test_every_section_runs_at_a_tiny_size(section: str) -> None:
+    lines = run("--only", section)
+    assert len(lines) == LINES[section]
+    for line in lines:
+        assert line["section"] == section
+        told = [line[clock] for clock in ("wall", "cpu") if line[clock]]
+        assert told or line["figure"]
+        for found in told:
+            assert all(math.isfinite(found[name]) for name in ("median", "low", "high", "least"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["tiny-vl", "tiny-omni"])
+def test_models_with_media_run_in_bfloat16(size: str) -> None:
+    lines = run("--only", "a", "--size", size, "--dtype", "bfloat16")
+    told = " ".join(line["what"] for line in lines)
+    shown = ("text", "image", "audio")[: 2 + (size == "tiny-omni")]
+    assert all(f"{size}, {modality}:" in told for modality in shown)
+
+
+def run(*arguments: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--json", "--threads", "1", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
