@@ -132,7 +132,7 @@ def analyze(run: Run) -> Analysis:
 
     analysis = analyze_run(run, probe=probes.linear.probe_run)
     run.write_analysis(analysis)
-    return analysis
+    return run.read_analysis()  # as everyone reads it later: its mappings have the file's order
 
 
 def analysis_of(run: Run) -> Analysis:

@@ -41,7 +41,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "merge", "capture", "info", "verify", "analyze", "report", "demo"]
+    "command", ["train", "merge", "capture", "info", "pack", "verify", "analyze", "report", "demo"]
 )
 def test_every_command_has_help(geomkit, command: str) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = geomkit(command, "--help")
@@ -134,6 +134,20 @@ def test_the_thread_on_the_sandbox(  # type: ignore[no-untyped-def]
     assert code == 0, err
     code, out, err = geomkit("info", "--json")
     assert json.loads(out)["checkpoints"][1]["name"] == "lco"
+    code, out, err = geomkit("info")
+    assert "checks passed" in out
+
+    code, out, err = geomkit("pack", "geomkit-run", "packed.h5")
+    assert code == 0, err
+    code, out, err = geomkit("verify", "packed.h5", "--json")
+    assert (code, json.loads(out)["problems"]) == (0, []), err
+    code, out, err = geomkit("report", "packed.h5")
+    assert code == 0, err
+    same = (tmp_path / "packed.report.html").read_text(encoding="utf-8")
+    assert same == page  # the packed analysis, map and rows are the folder's
+    code, out, err = geomkit("analyze", "packed.h5", "--json")
+    assert code == 0, err
+    assert json.loads(out) == analysis
 
 
 def _manifest(folder: Path, *, count: int) -> Path:

@@ -31,8 +31,9 @@ Receipt
 
 A shard counts only when its file has the size and the sha256 of its receipt and the receipt names
 this plan and this checkpoint; where the receipt names tokens, they MUST be there and match too.
-Everything else at that name is as good as absent, and is redone. The plan hash is the sha256 of plan.json's canonical form; the checkpoint hash covers what decides the
-numbers: weights, adapter, towers, template, dtype, attention, sites, dim and library versions.
+Everything else at that name is as good as absent, and is redone. The plan hash is the sha256 of
+plan.json's canonical form; the checkpoint hash covers what decides the numbers: weights, adapter,
+towers, template, dtype, attention, sites, dim and library versions.
 
 Shard (HDF5, superblock 3 or newer, signature at byte 0, no user block)
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from geomkit.errors import StoreError
 
 WORDS = np.dtype("<u2")
-_EXPONENT = 0x7F80
+_INFINITY = 0x7F800000  # bits of float32; NaN are above
+_TOO_LARGE = 0x7F7F8000  # half a step above the largest bfloat16: it rounds to infinity
+_BLOCK = 1 << 16  # values at a time, so that what is between stays in the cache
 
 
 def _file_type() -> Any:
@@ -35,20 +37,36 @@ def encode(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     Raises:
         StoreError: a finite value is too large, and would have become infinite.
     """
-    bits = np.ascontiguousarray(values, dtype="<f4").view(np.uint32)
-    top = (bits >> 16).astype(WORDS)
+    bits = np.ascontiguousarray(values, dtype="<f4").view(np.uint32).reshape(-1)
+    words = np.empty(bits.shape, WORDS)
+    for first in range(0, len(bits), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        words[block] = _rounded(bits[block])
+    return words.reshape(values.shape)
+
+
+def _rounded(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """bfloat16 words of float32 bits."""
     # Adding 0x7fff, and one more where the kept part is odd, carries exactly when it must round up.
-    words = ((bits + (0x7FFF + (top & 1))) >> 16).astype(WORDS)
-    special = (top & _EXPONENT) == _EXPONENT
-    if np.any(~special & ((words & _EXPONENT) == _EXPONENT)):
-        largest = float(np.abs(values[np.isfinite(values)]).max())
+    words = bits >> 16
+    words &= 1
+    words += 0x7FFF
+    words += bits
+    words >>= 16
+    size = bits & 0x7FFFFFFF
+    if size.max() < _TOO_LARGE:
+        return words
+    if np.any((size >= _TOO_LARGE) & (size < _INFINITY)):
+        largest = size[size < _INFINITY].max().view(np.float32)
         raise StoreError(
             f"a state of {largest:.4g} is too large for bfloat16; store float32 "
             "(--store-dtype float32)"
         )
     # Infinity and NaN keep their upper half; a NaN whose mark is in the lower half gets a new one.
-    lost = np.isnan(values) & ((top & 0x7F) == 0)
-    return np.where(special, top | np.where(lost, 0x40, 0).astype(WORDS), words)
+    top = bits >> 16
+    top[(size > _INFINITY) & ((top & 0x7F) == 0)] |= 0x40
+    words[size >= _INFINITY] = top[size >= _INFINITY]
+    return words
 
 
 def decode(words: NDArray[np.uint16]) -> NDArray[np.float32]:
