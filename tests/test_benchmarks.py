@@ -19,9 +19,9 @@ LINES = {"a": 4, "b": 3, "c": 4, "d": 5, "e": 1}
 
 
 def test_a_ratio_is_made_of_times_of_one_round() -> None:
-    ours, theirs = ([Spent(t, 2 * t) for t in times] for times in ((2, 30, 4), (1, 10, 4)))
+    ours, theirs = ([Spent(t, 2 * t) for t in times] for times in ((2, 30, 4), (4, 10, 1)))
     found = ratio(ours, theirs, "wall")
-    assert (found.low, found.median, found.high, found.least) == (1.5, 2.0, 2.5, 2.0)
+    assert (found.low, found.median, found.high, found.least) == (1.75, 3.0, 3.5, 2.0)
     assert ratio(ours, theirs, "cpu") == found
 
 
