@@ -262,6 +262,51 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """How much of what training did to one modality a map fitted on text rows foretells.
+
+    `quantity` "r2" is the share of the variance of the change on held-out groups, 0 being the
+    modality's own mean change; "r2_centred" is the same when the modality's own means are known,
+    so the linear part alone; any other is a metric, and the value the share of its change that
+    foretold states show. `predictor` says what foretold: "text" (the map under test), "own" (fitted
+    on the modality itself: the ceiling), "shift" (text's mean change), "turned" and "shuffled" (the
+    floors: a random orthogonal map of equal strength, a map fitted on text rows dealt anew); or a
+    paired difference, "text-own", "text-shift".
+    """
+
+    before: str
+    after: str
+    site: str
+    modality: Modality
+    quantity: str
+    predictor: str
+    value: float | None
+    interval: Interval | None
+    n_fit: int
+    n: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the same rows moved between two checkpoints: one number of one site and modality.
+
+    `chance` is its value for unrelated states; there is no better direction.
+    """
+
+    metric: str
+    before: str
+    after: str
+    site: str
+    modality: Modality
+    value: float | None
+    interval: Interval | None
+    chance: float | None
+    n: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """One line of the verdict table: did this metric improve in this modality?"""
 
