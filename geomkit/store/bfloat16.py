@@ -48,7 +48,7 @@ def encode(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 def _rounded(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """bfloat16 words of float32 bits."""
     # Adding 0x7fff, and one more where the kept part is odd, carries exactly when it must round up.
-    words = bits >> 16
+    words: NDArray[np.uint32] = bits >> np.uint32(16)
     words &= 1
     words += 0x7FFF
     words += bits
@@ -63,7 +63,7 @@ def _rounded(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
             "(--store-dtype float32)"
         )
     # Infinity and NaN keep their upper half; a NaN whose mark is in the lower half gets a new one.
-    top = bits >> 16
+    top: NDArray[np.uint32] = bits >> np.uint32(16)
     top[(size > _INFINITY) & ((top & 0x7F) == 0)] |= 0x40
     words[size >= _INFINITY] = top[size >= _INFINITY]
     return words

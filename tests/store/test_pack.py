@@ -39,6 +39,18 @@ def rich(folder: Path, store_dtype: str = "float32") -> Run:
     return run
 
 
+def columns(run: Run, checkpoint: str) -> dict[int, tuple[object, ...]]:
+    """What the samples table says of each row, by its number in the plan."""
+    return {
+        int(part.table.index[k]): (
+            part.table.ids[k], part.table.modality[k], bool(part.table.ok[k]),
+            int(part.table.n_tokens[k]), part.table.token_sha[k], part.table.notes[k],
+        )
+        for part in run.parts(checkpoint)
+        for k in range(len(part.table.index))
+    }  # fmt: skip
+
+
 @pytest.fixture(params=["float32", "bfloat16"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     return rich(tmp_path / "run", request.param)
@@ -54,6 +66,7 @@ def test_a_packed_run_says_the_same(run: Run, tmp_path: Path) -> None:
         name = record_.name
         assert packed.complete(name)
         assert packed.events(name) == run.events(name)
+        assert columns(packed, name) == columns(run, name)
         for site in SITES:
             for pooling in run.plan.poolings:
                 for mine, its in zip(
