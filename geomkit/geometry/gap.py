@@ -7,7 +7,7 @@ import math
 from array_api_compat import array_namespace
 
 from geomkit.geometry.isotropy import cosine_sums, cross_cosine_sums, ratio
-from geomkit.geometry.rows import Array, Groups, directions
+from geomkit.geometry.rows import Array, Groups, directions, same_columns
 from geomkit.geometry.sphere import squared_distances
 
 
@@ -45,6 +45,27 @@ def modality_gap_unbiased(
     return within - 2 * ratio(*cross_cosine_sums(u, v, paired, own)[:2])
 
 
+def relative_modality_gap(x: Array, y: Array, groups: Groups | None = None) -> float:
+    """Distance of matched rows relative to distances inside a side, in [0, 1]; lower is closer.
+
+    `d_xy / (d_xy + (d_xx + d_yy) / 2)` with `d` one minus the mean cosine: `d_xy` over the matched
+    pairs, `d_xx` and `d_yy` over distinct rows of one side (of other groups). 0 when every pair
+    coincides; 1/2 when a row lies as far from its partner as from the others of its own side.
+
+    Raises:
+        UsageError: the rows do not match one to one.
+        DegenerateInput: one side points one way only, or all rows are in one group.
+
+    Reference:
+        Schrodi et al. 2024, arXiv:2404.07983.
+    """
+    u, v = directions(x), directions(y)
+    apart = squared_distances(u, v) / 2
+    across = float(array_namespace(apart).mean(apart))
+    inside = 1 - (ratio(*cosine_sums(u, groups)) + ratio(*cosine_sums(v, groups))) / 2
+    return across / (across + inside)
+
+
 def modality_gap_null(x: Array, y: Array) -> float:
     """The plug-in gap expected when each matched pair is swapped by a coin: no gap at all.
 
@@ -56,5 +77,6 @@ def modality_gap_null(x: Array, y: Array) -> float:
 
 def mean_offset(u: Array, v: Array) -> Array:
     """Mean of `u` minus mean of `v`, `(dim,)`."""
+    same_columns(u, v)
     xp = array_namespace(u)
     return xp.mean(u, axis=0) - xp.mean(v, axis=0)

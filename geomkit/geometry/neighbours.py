@@ -8,6 +8,8 @@ chance stays exact.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_namespace, is_torch_namespace
 from numpy.typing import NDArray
@@ -37,7 +39,8 @@ def mutual_knn(x: Array, y: Array, k: int = 10, groups: Groups | None = None) ->
 
     Raises:
         UsageError: the rows do not match one to one.
-        DegenerateInput: one side points one way only, or fewer than `k` other rows.
+        DegenerateInput: one side points one way only, or no more than `k` other rows, where all
+            are neighbours and the share is 1 whatever the data.
 
     Reference:
         Huh et al. 2024, arXiv:2405.07987.
@@ -54,15 +57,27 @@ def chance_mutual_knn(n: int, k: int = 10, groups: Groups | None = None) -> floa
 
 def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Array:
     """For each matched unit row the share of its neighbours that both spaces have."""
-    _require_enough(u, v, k, code, leave_out=0)
+    require_enough(u, v, k, code)
+    xp = array_namespace(u)
+    blocks = zip(neighbour_blocks(u, k, code), neighbour_blocks(v, k, code), strict=True)
+    return xp.concat([xp.sum(a * b, axis=1) / k for (_, a), (_, b) in blocks])
+
+
+def neighbour_blocks(u: Array, k: int, code: NDArray[np.int64]) -> Iterator[tuple[slice, Array]]:
+    """`membership` of the unit rows among each other, a block of rows at a time."""
     xp = array_namespace(u)
     own = on_device(code, u)
-    parts = []
-    for (rows, a), (_, b) in zip(similarity_blocks(u, u), similarity_blocks(v, v), strict=True):
-        barred = own[rows][:, None] == own[None, :]
-        member = [_membership(xp.where(barred, -xp.inf, block), k) for block in (a, b)]
-        parts.append(xp.sum(member[0] * member[1], axis=1) / k)
-    return xp.concat(parts)
+    for rows, cosine in similarity_blocks(u, u):
+        yield rows, membership(xp.where(own[rows][:, None] == own[None, :], -xp.inf, cosine), k)
+
+
+def membership(cosine: Array, k: int) -> Array:
+    """Is an item among the `k` nearest of its row?
+
+    1 for a sure neighbour, a part of 1 for one that ties for the last place, else 0.
+    """
+    last = _kth_largest(cosine, k)
+    return _share(cosine > last + TIE, abs(cosine - last) <= TIE, k)
 
 
 def mutual_knn_without(
@@ -79,9 +94,7 @@ def mutual_knn_without(
     where the caller has them.
     """
     largest = int(np.bincount(folds).max())
-    # One more than k must remain: where all others are neighbours the share is 1 whatever the
-    # data, every fold says the same, and the jackknife would call that certain.
-    _require_enough(*sides, k, code, leave_out=largest + 1)
+    require_enough(*sides, k, code, leave_out=largest)
     out = np.arange(-1, folds.max() + 1)  # fold -1 does not exist: nothing left out
     total = np.zeros(len(out))
     blocks = [similarity_blocks(u, u, c) for u, c in zip(sides, cosines, strict=True)]
@@ -99,17 +112,29 @@ def mutual_knn_without(
     return np.asarray(total / [(folds != fold).sum() for fold in out])
 
 
+def require_enough(u: Array, v: Array, k: int, code: NDArray[np.int64], leave_out: int = 0) -> None:
+    """Refuses rows of which some have no more than `k` others once `leave_out` are set aside.
+
+    One more than k must remain: where all others are neighbours the share is 1 whatever the data,
+    every fold says the same, and a jackknife would call that certain.
+    """
+    matched(u, v)
+    if k < 1:
+        raise UsageError(f"Expected k of at least 1, got {k}.")
+    others = u.shape[0] - int(np.bincount(code).max()) - leave_out - 1
+    if others < k:
+        spare = f", with {leave_out + 1} to spare" + " for the interval" * (leave_out > 0)
+        raise DegenerateInput(
+            f"Expected at least k = {k} rows of other groups for every row{spare}, got "
+            f"{max(others, 0)} of {u.shape[0]} rows; give more samples or a smaller k."
+        )
+
+
 def _places(near_a: Lists, near_b: Lists, shape: tuple[int, ...]) -> Lists:
     """Where each neighbour in list a stands in list b; the length of b when it does not."""
     place = np.full(shape, near_b.shape[1])
     np.put_along_axis(place, near_b, np.arange(near_b.shape[1])[None, :], axis=1)
     return np.take_along_axis(place, near_a, axis=1)
-
-
-def _membership(cosine: Array, k: int) -> Array:
-    """1 for a sure neighbour, a part of 1 for one that ties for the last place, else 0."""
-    last = _kth_largest(cosine, k)
-    return _share(cosine > last + TIE, abs(cosine - last) <= TIE, k)
 
 
 def _listed(cosine: Rows, keep: NDArray[np.bool_], k: int) -> Rows:
@@ -144,16 +169,3 @@ def _kth_largest(values: Array, k: int) -> Array:
     if is_torch_namespace(xp):
         return xp.topk(values, k, dim=1).values[:, -1:]
     return xp.sort(values, axis=1, descending=True)[:, k - 1 : k]
-
-
-def _require_enough(u: Array, v: Array, k: int, code: NDArray[np.int64], leave_out: int) -> None:
-    matched(u, v)
-    if k < 1:
-        raise UsageError(f"Expected k of at least 1, got {k}.")
-    others = u.shape[0] - int(np.bincount(code).max()) - leave_out
-    if others < k:
-        spare = f", with {leave_out} to spare for the interval" if leave_out else ""
-        raise DegenerateInput(
-            f"Expected at least k = {k} rows of other groups for every row{spare}, got "
-            f"{max(others, 0)} of {u.shape[0]} rows; give more samples or a smaller k."
-        )

@@ -22,6 +22,7 @@ from geomkit.geometry.rows import (
     matched,
     on_device,
     on_host,
+    same_columns,
     similarity_blocks,
 )
 
@@ -97,6 +98,7 @@ def rank_answers(
     cosines: Array | None = None,
 ) -> Retrieval:
     """`retrieval` of rows that are unit rows already, with `u @ v.T` where the caller has it."""
+    same_columns(u, v)
     of_query, of_item = _shared_codes(u, v, query_groups, gallery_groups)
     xp = array_namespace(u)
     item = on_device(of_item, u)

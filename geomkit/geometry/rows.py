@@ -64,18 +64,23 @@ def directions(x: Array, least: int = 2) -> Array:
         DegenerateInput: a row is zero, or all rows point the same way.
     """
     x = as_rows(x, least)
+    units, zero = unit_rows(x)
+    require_directions(zero, int(x.shape[0]))
+    xp = array_namespace(units)
+    centred = units - xp.mean(units, axis=0)
+    require_spread(int(x.shape[0]), float(xp.sum(centred * centred)), float(x.shape[0]))
+    return units
+
+
+def unit_rows(x: Array) -> tuple[Array, int]:
+    """Rows of `as_rows` at unit length, and how many are zero; those stay zero."""
     xp = array_namespace(x)
     peak = xp.max(xp.abs(x), axis=1, keepdims=True)
-    zero = int(xp.sum(xp.astype(peak == 0, xp.int64)))
-    if zero:
-        raise DegenerateInput(
-            f"Expected rows with a direction, got {zero} of {x.shape[0]} equal to zero; "
-            "drop these samples."
-        )
-    x = x / peak  # so that no square overflows
-    x = x / xp.sqrt(xp.sum(x * x, axis=1, keepdims=True))
-    _require_spread(x - xp.mean(x, axis=0), float(x.shape[0]))
-    return x
+    zero = peak == 0
+    x = x / xp.where(zero, xp.ones_like(peak), peak)  # so that no square overflows
+    length = xp.sqrt(xp.sum(x * x, axis=1, keepdims=True))
+    units = x / xp.where(zero, xp.ones_like(length), length)
+    return units, int(xp.sum(xp.astype(zero, xp.int64)))
 
 
 def deviations(x: Array, least: int = 2) -> Array:
@@ -98,6 +103,15 @@ def matched(x: Array, y: Array) -> None:
         raise UsageError(
             f"Expected paired rows, got {x.shape[0]} and {y.shape[0]}; "
             "keep the samples that both sides have, in one order."
+        )
+
+
+def same_columns(x: Array, y: Array) -> None:
+    """Refuses two sets of rows that do not lie in one space."""
+    if x.shape[1] != y.shape[1]:
+        raise UsageError(
+            f"Expected rows of one space, got {x.shape[1]} and {y.shape[1]} columns; "
+            "read both sides at sites of equal width."
         )
 
 
@@ -147,19 +161,27 @@ def _movable(x: Array) -> Array:
     return x.cpu() if x.device.type == "mps" else x
 
 
+def require_directions(zero: int, n: int) -> None:
+    """Refuses rows of which some are zero."""
+    if zero:
+        raise DegenerateInput(
+            f"Expected rows with a direction, got {zero} of {n} equal to zero; drop these samples."
+        )
+
+
+def require_spread(n: int, within: float, energy: float) -> None:
+    """Refuses rows whose energy about their mean is rounding beside their whole energy."""
+    if within <= RESOLUTION * energy:
+        raise DegenerateInput(
+            f"Expected rows that differ, got {n} rows that are equal to float32 "
+            "resolution; read another site or pooling (at the embedding site under a fixed "
+            "prompt every last token is the same)."
+        )
+
+
 def _centred(x: Array) -> tuple[Array, Array]:
     xp = array_namespace(x)
     x = x / (xp.max(xp.abs(x)) or 1.0)  # so that no square overflows or vanishes
     centred = x - xp.mean(x, axis=0)
-    _require_spread(centred, float(xp.sum(x * x)))
+    require_spread(int(x.shape[0]), float(xp.sum(centred * centred)), float(xp.sum(x * x)))
     return x, centred
-
-
-def _require_spread(centred: Array, energy: float) -> None:
-    xp = array_namespace(centred)
-    if float(xp.sum(centred * centred)) <= RESOLUTION * energy:
-        raise DegenerateInput(
-            f"Expected rows that differ, got {centred.shape[0]} rows that are equal to float32 "
-            "resolution; read another site or pooling (at the embedding site under a fixed "
-            "prompt every last token is the same)."
-        )

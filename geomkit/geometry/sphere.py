@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from array_api_compat import array_namespace
-from scipy.special import hyp0f1
+from scipy.special import hyp0f1, ive
 
+from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.isotropy import cross_mean_cosine, ratio
 from geomkit.geometry.rows import (
     Array,
@@ -15,6 +16,7 @@ from geomkit.geometry.rows import (
     directions,
     matched,
     on_device,
+    same_columns,
     similarity_blocks,
 )
 
@@ -26,12 +28,18 @@ def uniformity(x: Array, t: float = 2.0, groups: Groups | None = None) -> float:
     Blocked: memory does not grow with N squared.
 
     Raises:
-        DegenerateInput: all rows point the same way, or all are in one group.
+        UsageError: `t` is not positive.
+        DegenerateInput: all rows point the same way, all are in one group, or `t` is so large that
+            every term vanishes.
 
     Reference:
         Wang and Isola 2020, arXiv:2005.10242.
     """
-    return math.log(ratio(*potential_sums(directions(x), t, groups)))
+    _require_positive(t)
+    mean = ratio(*potential_sums(directions(x), t, groups))
+    if mean <= 0:
+        raise DegenerateInput(f"Expected rows close enough for t = {t}, got none; lower t.")
+    return math.log(mean)
 
 
 def uniformity_floor(dim: int, t: float = 2.0) -> float:
@@ -39,8 +47,18 @@ def uniformity_floor(dim: int, t: float = 2.0) -> float:
 
     `-2t + log 0F1(; dim/2; t^2)`; for t = 2 it falls to -4 as `dim` grows. No distribution goes
     lower; a finite sample can, by its noise.
+
+    Raises:
+        UsageError: no dimension, or `t` not positive.
     """
-    return -2 * t + math.log(hyp0f1(dim / 2, t * t))
+    _require_positive(t)
+    if dim < 1:
+        raise UsageError(f"Expected at least 1 dimension, got {dim}.")
+    if t <= dim:
+        return -2 * t + math.log(hyp0f1(dim / 2, t * t))
+    # The same through the scaled Bessel function, whose size does not grow with t.
+    order = dim / 2 - 1
+    return math.lgamma(dim / 2) - order * math.log(t) + math.log(ive(order, 2 * t))
 
 
 def alignment(x: Array, y: Array) -> float:
@@ -68,6 +86,7 @@ def alignment_chance(x: Array, y: Array, groups: Groups | None = None) -> float:
 def squared_distances(u: Array, v: Array) -> Array:
     """||u_i - v_i||^2 for each matched pair of unit rows."""
     matched(u, v)
+    same_columns(u, v)
     return array_namespace(u).sum((u - v) ** 2, axis=1)
 
 
@@ -83,3 +102,8 @@ def potential_sums(
         sums.append(xp.sum(xp.exp(2 * t * (cosine - 1)) * other, axis=1))
         counts.append(xp.sum(other, axis=1))
     return xp.concat(sums), xp.concat(counts)
+
+
+def _require_positive(t: float) -> None:
+    if t <= 0:
+        raise UsageError(f"Expected t above 0, got {t}.")
