@@ -25,7 +25,7 @@ import pytest
 
 from geomkit.errors import StoreError
 from geomkit.store import Run, create_run, files, open_run, verify_run
-from tests.small_run import SITES, plan, record, shard_rows
+from tests.small_run import SITES, plan, record, shard_rows, token_rows
 
 PLAN = plan(samples=3)  # two shards
 Tree = dict[str, bytes | None]  # name -> bytes, None for a folder
@@ -198,7 +198,9 @@ def capture(folder: Path, shards: Sequence[int], done: Callable[[int], None]) ->
     run = create_run(folder, PLAN)
     run.write_checkpoint(record())
     for number in shards:
-        run.write_shard("base", number, shard_rows(run, number), SITES)
+        rows = shard_rows(run, number)
+        kept = token_rows(rows) if number else None  # one shard with token states, one without
+        run.write_shard("base", number, rows, SITES, tokens=kept)
         done(number)
     return run
 
@@ -242,9 +244,9 @@ def broken(tree: Tree, done: set[int], whole: Tree, folder: Path) -> str:
     if not done <= believed:
         return f"lost shard {done - believed}"
     for number in believed:
-        name = f"base/shard-{number:05d}.h5"
-        if tree.get(name) != whole[name]:
-            return f"believes another shard {number}"
+        for name in (f"base/shard-{number:05d}.h5", f"base/tokens-{number:05d}.h5"):
+            if tree.get(name) != whole.get(name):
+                return f"believes another {name}"
     try:
         capture(folder, (0, 1), lambda _: None)
     except StoreError as error:
