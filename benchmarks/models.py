@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, PreTrainedModel
 
-from geomkit import checkpoints, hooks
+from geomkit import architectures, hooks
 from geomkit.batches import Reader
-from geomkit.checkpoints import Checkpoint
+from geomkit.checkpoints import DTYPES, Checkpoint
 from geomkit.fingerprints import Fingerprint
 from geomkit.places import Place
 from geomkit.plans import CaptureConfig, build_plan, by_id
@@ -133,22 +133,22 @@ def config(size: Size) -> Any:
 def build(size: Size, *, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
     """The model with random weights, made on the device."""
     asked = config(size)
-    kind: Any = checkpoints._model_class(asked)  # noqa: SLF001 - the class that capture would load
+    kind: Any = architectures.model_class(asked)
     make = getattr(kind, "from_config", None) or kind._from_config  # noqa: SLF001 - as above
     torch.manual_seed(0)
     with torch.device(device):
-        model = make(asked, dtype=checkpoints.DTYPES[dtype], attn_implementation="sdpa")
+        model = make(asked, dtype=DTYPES[dtype], attn_implementation="sdpa")
     return model.eval()  # type: ignore[no-any-return]  # from_config is not annotated
 
 
 def in_memory(model: Any, scratch: Path, name: str = "c0") -> Checkpoint:
     """The checkpoint that loading this model would give, without its hashes."""
-    path, module = checkpoints.decoder(model)
+    path, module = architectures.decoder(model)
     return Checkpoint(
         name=name,
         place=Place(str(scratch), "random weights"),
         model=model,
-        body=checkpoints.body(model, path),
+        body=architectures.body(model, path),
         decoder=module,
         decoder_path=path,
         sites=hooks.sites(module),

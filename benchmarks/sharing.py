@@ -12,7 +12,8 @@ from benchmarks import models, peers
 from benchmarks.clock import Spent, interleaved
 from benchmarks.floor import flops
 from benchmarks.lines import Line, Setup, compared
-from geomkit.checkpoints import Checkpoint, CheckpointSpec, decoder, load_checkpoints
+from geomkit.architectures import decoder
+from geomkit.checkpoints import Checkpoint, CheckpointSpec, load_checkpoints
 from geomkit.forward import Towers
 from geomkit.plans import CaptureConfig
 from geomkit.worker import Worker

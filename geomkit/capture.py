@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+from geomkit.architectures import skeleton
 from geomkit.batches import Reader
 from geomkit.buckets import within
-from geomkit.checkpoints import CheckpointSpec, skeleton
 from geomkit.engines import Engine, inline
 from geomkit.errors import CaptureError, MemoryFull, ProvenanceMismatch
 from geomkit.hooks import select
-from geomkit.places import check_distinct, locate, same_weights
+from geomkit.places import CheckpointSpec, check_distinct, locate, same_weights
 from geomkit.plans import CaptureConfig, build_plan, by_id
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent

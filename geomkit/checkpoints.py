@@ -1,14 +1,12 @@
 """Checkpoints in memory: model, decoder, fingerprints; several may share one model.
 
-Nothing is known by architecture: the decoder is what `get_decoder()` gives, its path is found by
-identity. An adapter is loaded onto its base's weights in memory and switched on and off, so both
+An adapter is loaded onto its base's weights in memory and switched on and off, so both
 checkpoints cost one model. Only safetensors are read, and no code that came with weights is run.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,14 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
-from transformers.utils import logging
 
-from geomkit import fingerprints, hooks, sounds
-from geomkit.errors import CheckpointError, MemoryFull, MissingExtra, UsageError
+from geomkit import adapters, fingerprints, hooks, sounds
+from geomkit.architectures import THINKERS, body, config_of, decoder, model_class, package, quiet
+from geomkit.errors import CheckpointError, MemoryFull, UsageError
 from geomkit.fingerprints import Fingerprint
 from geomkit.places import (
     CheckpointSpec,
@@ -36,22 +31,8 @@ from geomkit.places import (
 )
 from geomkit.types import CheckpointRecord
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointSpec",
-    "body",
-    "decoder",
-    "load_checkpoint",
-    "load_checkpoints",
-    "locate",
-]
+__all__ = ["Checkpoint", "CheckpointSpec", "load_checkpoint", "load_checkpoints"]
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# Full omni models also hold a speech generator; the thinker is the part that reads and writes text.
-THINKERS = {
-    "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
-    "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
-}
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -145,49 +126,21 @@ def load_checkpoints(
             bases.append(base)
         used = sum(c.model is base.model and bool(c.adapter) for c in loaded)
         one = replace(base, name=spec.name, place=place, revision=place.revision or "")
-        loaded.append(_adapt(one, used) if place.base is not None else one)
-    _check_adapters(loaded)
+        loaded.append(_adapted(one, used) if place.base is not None else one)
+    for one in loaded:
+        if one.adapter:  # after all are on: a later one may have moved an earlier one's tensors
+            adapters.check_whole(one.model, one.adapter, Path(one.place.where))
     return tuple(loaded)
 
 
-@dataclass(frozen=True, slots=True)
-class Skeleton:
-    """What is known of a checkpoint from its config alone, before any weight is read."""
-
-    sites: tuple[str, ...]
-    dim: int
-    parameters: int  # of the model that is loaded, an adapter's own not counted
-
-
-def skeleton(spec: CheckpointSpec) -> Skeleton:
-    """The architecture of a checkpoint, built without memory for its weights.
-
-    Raises:
-        CheckpointError: it cannot be found, or its architecture is not supported.
-    """
-    place = locate(spec.source).model
-    try:
-        config = _config(place)
-        with _quiet(), torch.device("meta"):
-            config = getattr(config, "thinker_config", config)
-            kind = _model_class(config)
-            build = kind.from_config if hasattr(kind, "from_config") else kind._from_config  # noqa: SLF001 - the one way that needs no weights
-            model = build(config)
-    except CheckpointError:
-        raise  # it says why already
-    except ImportError as cause:
-        raise _package(spec.name, cause) from cause
-    except Exception as cause:  # its own errors, and what odd values set off inside
-        raise CheckpointError(
-            f"Checkpoint '{spec.name}' in {place.described} cannot be understood: {cause}"
-        ) from cause
-    _, module = decoder(model)
-    parameters = sum(p.numel() for p in model.parameters())
-    return Skeleton(hooks.sites(module), int(module.config.hidden_size), parameters)  # type: ignore[union-attr, arg-type]  # a config
-
-
-def _config(place: Place) -> Any:
-    return AutoConfig.from_pretrained(place.where, revision=place.revision, trust_remote_code=False)
+def _adapted(one: Checkpoint, number: int) -> Checkpoint:
+    """The checkpoint with its adapter loaded onto the shared model, as the `number`-th there."""
+    folder = Path(one.place.where)
+    state = adapters.weights(folder)
+    name = adapters.attach(one.model, folder, number)
+    outside = adapters.outside(one.model, name, one.decoder_path)
+    own = fingerprints.with_adapter(one.fingerprint, state, outside=outside)
+    return replace(one, adapter=name, fingerprint=own)
 
 
 def _device(asked: str) -> str:
@@ -205,9 +158,9 @@ def _load(
     if dtype not in DTYPES:
         raise UsageError(f"Expected a dtype ({', '.join(DTYPES)}), got '{dtype}'.")
     try:
-        config = _config(place)
-        with _quiet():
-            model, info = _model_class(config).from_pretrained(
+        config = config_of(place)
+        with quiet():
+            model, info = model_class(config).from_pretrained(
                 place.where,
                 revision=place.revision,
                 dtype=DTYPES[dtype],
@@ -225,7 +178,7 @@ def _load(
             " --device-map auto."
         ) from None
     except ImportError as cause:
-        raise _package(name, cause) from cause
+        raise package(name, cause) from cause
     except Exception as cause:  # its own errors, and what odd values set off inside
         raise CheckpointError(
             f"Checkpoint '{name}' cannot be loaded from {place.described}: {cause}"
@@ -239,13 +192,6 @@ def _load(
             f" {len(lost)} are missing or of another shape, the first is {lost[0]}."
         )
     return _understood(name, place, model)
-
-
-def _package(name: str, cause: ImportError) -> MissingExtra:
-    """For architectures whose code stands elsewhere: Gemma3n's image tower is timm's."""
-    return MissingExtra(
-        f"Checkpoint '{name}' needs another package: {' '.join(str(cause).split())}"
-    )
 
 
 def _chosen(config: Any) -> dict[str, Any]:
@@ -269,44 +215,6 @@ def _headless(model: Any, info: Mapping[str, Any]) -> set[str]:
     return own
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and load reports: what they say is checked here."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _model_class(config: Any) -> Any:
-    _refuse_encoder_decoder(config)
-    if config.model_type in THINKERS:
-        import transformers  # by name: a version may not have the class
-
-        return getattr(transformers, THINKERS[config.model_type])
-    known = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
-    return AutoModelForMultimodalLM if known else AutoModelForCausalLM
-
-
-def _refuse_encoder_decoder(config: Any) -> None:
-    """Raise CheckpointError for a model that reads its input in one stack and answers in another.
-
-    The decoder's states there are states of the answer; what it was shown never passes its blocks.
-    """
-    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
-        kind = (config.architectures or [config.model_type])[0]
-        raise CheckpointError(
-            f"Expected a model that reads text and media with its decoder, got {kind}: an"
-            " encoder-decoder, whose decoder never holds the states of what it was shown. Such"
-            " models are not supported: choose a decoder-only checkpoint."
-        )
-
-
 def _understood(name: str, place: Place, model: Any) -> Checkpoint:
     path, module = decoder(model)
     sounds.keep_apart(model)
@@ -323,102 +231,3 @@ def _understood(name: str, place: Place, model: Any) -> Checkpoint:
         adapter="",
         revision=place.revision or "",
     )
-
-
-def decoder(model: Any) -> tuple[str, nn.Module]:
-    """Path and module of the stack of blocks, found by identity in `named_modules()`.
-
-    Raises:
-        CheckpointError: the model has no decoder with a list of blocks.
-    """
-    found = model.get_decoder() if hasattr(model, "get_decoder") else None
-    if not hasattr(found, "layers"):
-        found = getattr(found, "model", None)  # some families answer with a causal LM
-    if not isinstance(getattr(found, "layers", None), nn.ModuleList):
-        raise CheckpointError(
-            f"Expected a decoder with a list of blocks in {type(model).__name__}, found none:"
-            " this architecture is not supported."
-        )
-    path = next(name for name, module in model.named_modules() if module is found)
-    return path, found  # type: ignore[return-value]  # it has .layers, so it is a module
-
-
-def body(model: Any, decoder_path: str) -> nn.Module:
-    """The part of the model that merges the media and runs the decoder, without the head.
-
-    It is the child that holds the decoder when nothing but heads stands beside it, else the model.
-    """
-    child = decoder_path.partition(".")[0]
-    heads = {id(model.get_output_embeddings())}
-    beside = [m for n, m in model.named_children() if n != child and id(m) not in heads]
-    if not child or any(next(m.parameters(), None) is not None for m in beside):
-        return model  # type: ignore[no-any-return]  # a PreTrainedModel
-    return getattr(model, child)  # type: ignore[no-any-return]  # a child module
-
-
-def _adapt(one: Checkpoint, number: int) -> Checkpoint:
-    """The checkpoint with its adapter loaded onto the shared model, as the `number`-th there."""
-    folder = Path(one.place.where)
-    state = _adapter_state(folder)
-    # transformers tells adapters' tensors apart by substring, so no name may be part of another.
-    name = f"geomkit_{number:03d}"
-    try:
-        with _quiet(), warnings.catch_warnings():
-            # Several adapters on one model are meant here; transformers reports the others'
-            # tensors as missing, which `_check_adapters` answers by looking at every one.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
-            one.model.load_adapter(str(folder), adapter_name=name, use_safetensors=True)
-    except ImportError as cause:
-        raise MissingExtra(f"An adapter needs PEFT: pip install peft ({cause}).") from cause
-    except Exception as cause:  # PEFT's own, and what odd values set off inside
-        raise CheckpointError(f"The adapter in {folder} cannot be loaded: {cause}") from cause
-    own = fingerprints.with_adapter(one.fingerprint, state, outside=_outside(one, name))
-    return replace(one, adapter=name, fingerprint=own)
-
-
-def _adapter_state(folder: Path) -> dict[str, torch.Tensor]:
-    path = folder / ADAPTER_WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"Expected {ADAPTER_WEIGHTS} in {folder}: only safetensors are read.")
-    try:
-        state = load_file(path)
-    except Exception as cause:
-        raise CheckpointError(f"Expected safetensors in {path}: {cause}.") from cause
-    if not state:
-        raise CheckpointError(f"Expected adapter weights in {path}, got an empty file.")
-    return state
-
-
-def _placed(one: Checkpoint) -> dict[str, torch.Tensor]:
-    mark = f".{one.adapter}"
-    return {n: p for n, p in one.model.named_parameters() if mark in n}
-
-
-def _outside(one: Checkpoint, adapter: str) -> bool:
-    """True when the adapter touches more than the decoder."""
-    inside = one.decoder_path + "."
-    return any(not n.startswith(inside) for n in _placed(replace(one, adapter=adapter)))
-
-
-def _check_adapters(checkpoints: Sequence[Checkpoint]) -> None:
-    """Every tensor of every adapter file stands in the model, unchanged.
-
-    A prefix that does not match, or a second adapter, can leave random or zero weights with no
-    more than a warning.
-
-    Raises:
-        CheckpointError: a tensor is missing, or another one stands in its place.
-    """
-    for one in checkpoints:
-        if not one.adapter:
-            continue
-        state, placed = _adapter_state(Path(one.place.where)), _placed(one)
-        dtype = next(iter(placed.values())).dtype if placed else torch.float32
-        want = sorted(fingerprints.tensor_sha(t.to(dtype)) for t in state.values())
-        have = sorted(fingerprints.tensor_sha(t) for t in placed.values())
-        if want != have:
-            right = len(set(want) & set(have))
-            raise CheckpointError(
-                f"Expected all {len(want)} tensors of the adapter in {one.place.where} in the"
-                f" model, found {right}: was it trained on another base or another version?"
-            )

@@ -164,9 +164,9 @@ def _source(base: str) -> str:
 
 
 def _path(base: str) -> str:
-    from geomkit import checkpoints
+    from geomkit import places
 
-    return checkpoints.locate(base).where
+    return places.locate(base).where
 
 
 def _base_of(adapter: Path) -> str:

@@ -18,16 +18,15 @@ from transformers import (
 )
 
 from geomkit import sandbox
+from geomkit.architectures import body, decoder
 from geomkit.checkpoints import (
     Checkpoint,
     CheckpointSpec,
-    body,
-    decoder,
     load_checkpoint,
     load_checkpoints,
-    locate,
 )
 from geomkit.errors import CheckpointError, MissingExtra, UsageError
+from geomkit.places import locate
 from tests.tiny_models import FAMILIES, adapter, saved
 
 INSIDE = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|v_proj|up_proj)"
@@ -312,6 +311,6 @@ def test_an_architecture_that_needs_another_package_names_it(
         def from_pretrained(*_: object, **__: object) -> None:
             raise ImportError("\nTower requires the timm library: `pip install timm`.\n")
 
-    monkeypatch.setattr("geomkit.checkpoints._model_class", lambda _: Elsewhere)
+    monkeypatch.setattr("geomkit.checkpoints.model_class", lambda _: Elsewhere)
     with pytest.raises(MissingExtra, match=r"'one' needs another package: Tower requires.*timm"):
         load_checkpoint("one", str(saved("gemma3n")), device="cpu")

@@ -17,8 +17,9 @@ import torch
 from transformers import AutoModelForMultimodalLM
 
 from geomkit import capture, checkpoints, worker
+from geomkit.architectures import skeleton
 from geomkit.capture import CaptureConfig, Job, capture_run, preflight
-from geomkit.checkpoints import CheckpointSpec, load_checkpoint, skeleton
+from geomkit.checkpoints import CheckpointSpec, load_checkpoint
 from geomkit.errors import CaptureError, MemoryFull, SampleError, StoreError
 from geomkit.store import Run
 from geomkit.training import merging

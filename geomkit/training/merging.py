@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geomkit import hub
-from geomkit.checkpoints import ADAPTER_WEIGHTS, load_checkpoint, locate
+from geomkit import adapters, hub
+from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
 from geomkit.fingerprints import adapter_sha
+from geomkit.places import locate
 from geomkit.processing import load_processor
 from geomkit.training.adapter import load_adapter
 from geomkit.training.rewriting import differing, rewrite, targets
@@ -137,7 +137,7 @@ def _merge(
         agreement=agreement,
         generated=speak(again, processor, samples),
         copied=copied,
-        adapter_sha=adapter_sha(load_file(adapter / ADAPTER_WEIGHTS)),
+        adapter_sha=adapter_sha(adapters.weights(adapter)),
     )
     (work / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from geomkit.checkpoints import decoder
+from geomkit.architectures import decoder
 from geomkit.errors import TrainingError
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from geomkit.checkpoints import decoder
+from geomkit.architectures import decoder
 from geomkit.errors import TrainingError
 from geomkit.media import load_audio, load_image
 from geomkit.processing import Processor, Shown

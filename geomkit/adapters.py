@@ -1,0 +1,87 @@
+"""Adapters on a model in memory: put on, told apart, and seen to be whole.
+
+A prefix that does not match, or a second adapter on one model, can leave random or zero weights
+with no more than a warning: so every tensor of the file is looked for in the model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from geomkit.architectures import quiet
+from geomkit.errors import CheckpointError, MissingExtra
+from geomkit.fingerprints import tensor_sha
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def attach(model: Any, folder: Path, number: int) -> str:
+    """Load the adapter in `folder` onto the model, as its `number`-th; returns its name there.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        MissingExtra: PEFT is not installed.
+    """
+    # transformers tells adapters' tensors apart by substring, so no name may be part of another.
+    name = f"geomkit_{number:03d}"
+    try:
+        with quiet(), warnings.catch_warnings():
+            # Several adapters on one model are meant here; transformers reports the others'
+            # tensors as missing, which `check_whole` answers by looking at every one.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            model.load_adapter(str(folder), adapter_name=name, use_safetensors=True)
+    except ImportError as cause:
+        raise MissingExtra(f"An adapter needs PEFT: pip install peft ({cause}).") from cause
+    except Exception as cause:  # PEFT's own, and what odd values set off inside
+        raise CheckpointError(f"The adapter in {folder} cannot be loaded: {cause}") from cause
+    return name
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter's file.
+
+    Raises:
+        CheckpointError: there is no such file, or nothing in it.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"Expected {ADAPTER_WEIGHTS} in {folder}: only safetensors are read.")
+    try:
+        state: dict[str, torch.Tensor] = load_file(path)
+    except Exception as cause:
+        raise CheckpointError(f"Expected safetensors in {path}: {cause}.") from cause
+    if not state:
+        raise CheckpointError(f"Expected adapter weights in {path}, got an empty file.")
+    return state
+
+
+def outside(model: Any, adapter: str, decoder_path: str) -> bool:
+    """True when the adapter touches more than the decoder."""
+    return any(not name.startswith(f"{decoder_path}.") for name in _placed(model, adapter))
+
+
+def check_whole(model: Any, adapter: str, folder: Path) -> None:
+    """Every tensor of the adapter's file stands in the model, unchanged.
+
+    Raises:
+        CheckpointError: a tensor is missing, or another one stands in its place.
+    """
+    state, placed = weights(folder), _placed(model, adapter)
+    dtype = next(iter(placed.values())).dtype if placed else torch.float32
+    want = sorted(tensor_sha(t.to(dtype)) for t in state.values())
+    have = sorted(tensor_sha(t) for t in placed.values())
+    if want != have:
+        right = len(set(want) & set(have))
+        raise CheckpointError(
+            f"Expected all {len(want)} tensors of the adapter in {folder} in the model, found"
+            f" {right}: was it trained on another base or another version?"
+        )
+
+
+def _placed(model: Any, adapter: str) -> dict[str, torch.Tensor]:
+    return {n: p for n, p in model.named_parameters() if f".{adapter}" in n}
