@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks import models, peers
-from benchmarks.clock import interleaved, least
+from benchmarks.clock import Clock, Spent, interleaved, least
 from benchmarks.floor import flops, rates
 from benchmarks.lines import Line, Setup, compared
 from benchmarks.work import bench, modalities, model
@@ -63,7 +63,7 @@ def _overhead(setup: Setup, size: models.Size, one: Checkpoint, modality: str) -
     )  # fmt: skip
     return [
         *(compared("a", f"{about}: {what}", a, b, **more) for what, a, b, more in told),
-        *_floor(setup, about, one, batches, least(both["whole"], "wall"), written[0]),
+        *_floor(setup, about, one, batches, both["whole"], written[0]),
     ]
 
 
@@ -72,18 +72,21 @@ def _floor(
     about: str,
     one: Checkpoint,
     batches: Sequence[Any],
-    seconds: float,
+    times: Sequence[Spent],
     written: int,
 ) -> list[Line]:
     """Rows a second, and how much of what the machine can do that is."""
     rows = sum(len(inputs["input_ids"]) for inputs in batches)
     needed = sum(flops(lambda inputs=inputs: peers.bare(one, inputs)) for inputs in batches)
     side = 512 if setup.quick else 8192 if setup.cuda else 2048
-    can = rates(setup.scratch, setup.device, DTYPES[setup.dtype], side)
-    share = can.floor(needed, written) / seconds
+    clock: Clock = "wall" if setup.cuda else "cpu"
+    can = rates(setup.scratch, setup.device, DTYPES[setup.dtype], side, clock)
+    share = can.floor(needed, written) / least(times, clock)
     told = (
-        f"{rows / seconds:.3g} rows/s, {share:.0%} of the floor: {needed / 1e9:.0f} GFLOP at"
-        f" {can.flops / 1e9:.0f} GFLOP/s, {written / 1e6:.1f} MB at {can.disk / 1e6:.0f} MB/s"
+        f"{rows / least(times, 'wall'):.3g} rows/s, {rows / least(times, clock):.3g} a {clock}"
+        f" second, {share:.0%} of the floor: {needed / 1e9:.0f} GFLOP at"
+        f" {can.flops / 1e9:.0f} a {clock} second, {written / 1e6:.1f} MB at"
+        f" {can.disk / 1e6:.0f} MB/s"
     )
     memory = f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if setup.cuda else ""
     more = [Line("a", f"{about}: peak memory of the device", figure=memory)] if memory else []
