@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,8 +149,14 @@ def _drain(
 
 
 def _check_lost(number: int, times: int, death: Exception) -> None:
+    """Raise CaptureError when another actor would die in the same way."""
+    last = str(death).strip().splitlines()[-1].strip()
+    if getattr(death, "actor_init_failed", False):
+        raise CaptureError(
+            f"Expected an actor to start, got: {last}. Every machine of the cluster needs the same"
+            " Python, geomkit and model code."
+        ) from death
     if times >= TRIES:
-        last = str(death).strip().splitlines()[-1].strip()
         raise CaptureError(
             f"Expected shard {number} to be captured, but {times} actors died of it, most often"
             f" because memory ran out ({last}). Use a smaller --batch-size or fewer --workers; the"
@@ -234,23 +241,28 @@ def _cluster(ray: Any, workers: int) -> Iterator[None]:
     if ray.is_initialized():  # the caller's: it stays as it was found
         yield
         return
-    address = os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        _connect(ray, os.environ.get("RAY_ADDRESS") or "local", workers)
+        yield
+    finally:
+        ray.shutdown()  # of a cluster that was there it only takes leave
+
+
+def _connect(ray: Any, address: str, workers: int) -> None:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
         own = {"num_cpus": max(1, workers), "include_dashboard": False}
         options |= {**own, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        with _same_sigterm():
+        with _same_sigterm(), warnings.catch_warnings():
+            # Some releases announce a change for actors without a GPU: these never look for one.
+            warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
             ray.init(address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as cause:
         raise CaptureError(
             f"Expected a ray cluster at '{address}', got: {cause}. Set RAY_ADDRESS to a cluster"
             " that runs, or unset it to use this machine."
         ) from cause
-    try:
-        yield
-    finally:
-        ray.shutdown()  # of a cluster that was there it only takes leave
 
 
 @contextmanager
