@@ -18,6 +18,7 @@ TURN = np.linalg.qr(RNG.standard_normal((DIM, DIM)))[0]
 ORDER, FEATURES = RNG.permutation(N), RNG.permutation(DIM)
 LENGTH = RNG.lognormal(0, 0.8, (N, 1))
 STRETCH = np.linspace(0.2, 3, DIM)
+MAP = RNG.standard_normal((DIM, DIM)) + 2 * np.eye(DIM)
 
 Both = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 TRANSFORMATIONS: dict[str, Both] = {
@@ -30,6 +31,7 @@ TRANSFORMATIONS: dict[str, Both] = {
     "sample order of one": lambda x, y: (x[ORDER], y),
     "feature order of both": lambda x, y: (x[:, FEATURES], y[:, FEATURES]),
     "stretched axes": lambda x, y: (x * STRETCH, y),
+    "invertible maps": lambda x, y: (x @ MAP, y @ MAP.T),
 }
 METRICS = {
     "mean_cosine": lambda x, _: geometry.mean_cosine(x),
@@ -61,16 +63,51 @@ TABLE = {
     "feature order of both": "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
     "stretched axes":        "m   m   m   m   m   m   m   m   m   m   m   m   m   m   m",
 }  # fmt: skip
+ACROSS = {
+    "relative_modality_gap": geometry.relative_modality_gap,
+    "cknna": geometry.cknna,
+    "hubness": lambda x, _: geometry.hubness(x, k=5).skewness,
+    "hubness across": lambda x, y: geometry.hubness(x, y, k=5).skewness,
+    "plug-in linear_cka": lambda x, y: geometry.linear_cka(x, y, debiased=False),
+    "linear_cka_null": lambda x, y: geometry.linear_cka_null(x, y, debiased=False).sd,
+    "procrustes": geometry.procrustes,
+    "cca": geometry.cca,
+    "svcca": lambda x, y: geometry.cca(x, y, variance=0.9),
+    "rsa": geometry.rsa,
+    "rsa of cosines": lambda x, y: geometry.rsa(x, y, dissimilarity="cosine"),
+    "rsa of correlations": lambda x, y: geometry.rsa(x, y, dissimilarity="correlation"),
+    "whitened rsa": lambda x, y: geometry.rsa(x, y, comparison="whitened"),
+    "angles of samples": lambda x, y: geometry.principal_angles(x, y, 3)[1],
+    "angles of features": lambda x, y: geometry.principal_angles(x, y, 3, of="features")[1],
+}
+TABLE_ACROSS = {
+    #                         rmg nna hub hx  cka nul pro cca svc rsa rsc rsr rsw ang anf
+    "rotation of both":      "s   s   s   s   s   s   s   s   s   s   s   m   s   s   s",
+    "rotation of one":       "m   s   s   m   s   s   s   s   s   s   s   m   s   s   m",
+    "scale":                 "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
+    "row lengths":           "s   s   s   s   m   m   m   m   m   m   s   s   m   m   m",
+    "shift":                 "m   m   m   m   s   s   s   s   s   s   m   s   s   s   s",
+    "sample order of both":  "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
+    "sample order of one":   "m   m   s   s   m   s   m   m   m   m   m   m   m   m   s",
+    "feature order of both": "s   s   s   s   s   s   s   s   s   s   s   s   s   s   s",
+    "stretched axes":        "m   m   m   m   m   m   m   s   m   m   m   m   m   m   m",
+    "invertible maps":       "m   m   m   m   m   m   m   s   m   m   m   m   m   m   m",
+}  # fmt: skip
 CASES = [
     (transformation, metric, stays == "s")
     for transformation, row in TABLE.items()
     for metric, stays in zip(METRICS, row.split(), strict=True)
 ]
+CASES += [
+    (transformation, metric, stays == "s")
+    for transformation, row in TABLE_ACROSS.items()
+    for metric, stays in zip(ACROSS, row.split(), strict=True)
+]
 
 
 @pytest.mark.parametrize(("transformation", "metric", "stays"), CASES)
 def test_must_it_stay(transformation, metric, stays):
-    measure, moved = METRICS[metric], TRANSFORMATIONS[transformation](X, Y)
+    measure, moved = (METRICS | ACROSS)[metric], TRANSFORMATIONS[transformation](X, Y)
     before, after = measure(X, Y), measure(*moved)
     if stays:
         assert after == pytest.approx(before, rel=1e-9, abs=1e-12)

@@ -17,6 +17,7 @@ ONE = {
     "rank_me": geometry.rank_me,
     "stable_rank": geometry.stable_rank,
     "uniformity": geometry.uniformity,
+    "hubness": lambda x: geometry.hubness(x).gini,
 }
 TWO = {
     "cross_mean_cosine": geometry.cross_mean_cosine,
@@ -26,7 +27,20 @@ TWO = {
     "modality_gap_unbiased": geometry.modality_gap_unbiased,
     "modality_gap_null": geometry.modality_gap_null,
     "mutual_knn": geometry.mutual_knn,
+    "relative_modality_gap": geometry.relative_modality_gap,
+    "cknna": geometry.cknna,
+    "hubness across": lambda x, y: geometry.hubness(x, y).gini,
     "linear_cka": geometry.linear_cka,
+    "plug-in linear_cka": lambda x, y: geometry.linear_cka(x, y, debiased=False),
+    "linear_cka_null": lambda x, y: geometry.linear_cka_null(x, y, debiased=False).sd,
+    "procrustes": geometry.procrustes,
+    "cca": geometry.cca,
+    "svcca": lambda x, y: geometry.cca(x, y, variance=0.9),
+    "principal_angles": geometry.principal_angles,
+    "principal_angles of features": lambda x, y: geometry.principal_angles(x, y, of="features"),
+    "rsa": geometry.rsa,
+    "rsa of cosines": lambda x, y: geometry.rsa(x, y, dissimilarity="cosine"),
+    "whitened rsa": lambda x, y: geometry.rsa(x, y, comparison="whitened"),
     "retrieval": geometry.retrieval,
 }
 ALL = {**ONE, **{f"{n} left": lambda x, f=f: f(x, GOOD[: len(x)]) for n, f in TWO.items()}}
@@ -35,7 +49,10 @@ GOOD = np.random.default_rng(9).standard_normal((60, 12)).astype(np.float32)
 ZERO_ROW = GOOD.copy()
 ZERO_ROW[3] = 0
 CENTRED = {"mean_norm_share", "iso_score", "participation_ratio", "effective_rank"}
-CENTRED |= {"rank_me", "stable_rank", "linear_cka left", "linear_cka right"}
+CENTRED |= {"rank_me", "stable_rank"}
+PLACES = {"linear_cka", "plug-in linear_cka", "linear_cka_null", "procrustes", "cca", "svcca"}
+PLACES |= {"principal_angles", "principal_angles of features", "rsa", "whitened rsa"}
+CENTRED |= {f"{name} {side}" for name in PLACES for side in ("left", "right")}
 
 
 @pytest.mark.parametrize("metric", ALL.values(), ids=ALL.keys())
