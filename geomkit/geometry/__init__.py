@@ -1,7 +1,13 @@
 """Geometry of representations: pure functions of `(samples, dim)` arrays, one question a file.
 
     isotropy     do the rows point everywhere, or into one cone?
+    outliers     which few dimensions make the number?
     spectrum     how many directions carry the variance?
+    diversity    how many different rows are there, and do they clump?
+    views        how many directions tell samples apart, beyond what their own views differ by?
+    dimension    on how many dimensions do the rows lie, near each of them?
+    layers       what happens to a state on its way?
+    moments      everything that spectra and mean cosines need, in one pass, chunk by chunk
     sphere       are directions spread over the sphere, do matched ones lie close?
     gap          how far apart do two modalities lie as clouds?
     neighbours   do samples keep the same neighbours in two spaces?
@@ -20,31 +26,81 @@ that are the same thing: no pair is ever made inside a group.
 
 from __future__ import annotations
 
-from geomkit.geometry.closeness import cknna
-from geomkit.geometry.distances import rsa
+from geomkit.geometry.closeness import (
+    cknna,
+)
+from geomkit.geometry.dimension import (
+    Scale,
+    TwoNN,
+    gride,
+    two_nn,
+)
+from geomkit.geometry.distances import (
+    rsa,
+)
+from geomkit.geometry.diversity import (
+    self_cluster,
+    vendi_score,
+)
 from geomkit.geometry.gap import (
     modality_gap,
     modality_gap_null,
     modality_gap_unbiased,
     relative_modality_gap,
 )
-from geomkit.geometry.hubs import Hubness, hubness
+from geomkit.geometry.hubs import (
+    Hubness,
+    hubness,
+)
 from geomkit.geometry.isotropy import (
     CHANCE_MEAN_COSINE,
     cross_mean_cosine,
     iso_score,
     mean_cosine,
     mean_norm_share,
+    partition_isotropy,
 )
-from geomkit.geometry.neighbours import chance_mutual_knn, mutual_knn
-from geomkit.geometry.ranking import Retrieval, retrieval
-from geomkit.geometry.rotation import procrustes
-from geomkit.geometry.similarity import NullMoments, linear_cka, linear_cka_null
+from geomkit.geometry.layers import (
+    LogitLens,
+    curvature,
+    logit_lens,
+    rms_norm,
+)
+from geomkit.geometry.moments import (
+    Moments,
+    PairedMoments,
+    gathered,
+    moments_of,
+    paired_moments,
+)
+from geomkit.geometry.neighbours import (
+    chance_mutual_knn,
+    mutual_knn,
+)
+from geomkit.geometry.outliers import (
+    CosineContribution,
+    cosine_contribution,
+    outlier_ablated,
+    outlier_dimensions,
+)
+from geomkit.geometry.ranking import (
+    Retrieval,
+    retrieval,
+)
+from geomkit.geometry.rotation import (
+    procrustes,
+)
+from geomkit.geometry.similarity import (
+    NullMoments,
+    linear_cka,
+    linear_cka_null,
+)
 from geomkit.geometry.spectrum import (
     effective_rank,
     effective_rank_ceiling,
     participation_ratio,
     rank_me,
+    spectral_decay,
     stable_rank,
 )
 from geomkit.geometry.sphere import (
@@ -53,40 +109,67 @@ from geomkit.geometry.sphere import (
     uniformity,
     uniformity_floor,
 )
-from geomkit.geometry.subspaces import cca, chance_cca, principal_angles
+from geomkit.geometry.subspaces import (
+    cca,
+    chance_cca,
+    principal_angles,
+)
+from geomkit.geometry.views import lidar
 
 __all__ = [
     "CHANCE_MEAN_COSINE",
+    "CosineContribution",
     "Hubness",
+    "LogitLens",
+    "Moments",
     "NullMoments",
+    "PairedMoments",
     "Retrieval",
+    "Scale",
+    "TwoNN",
     "alignment",
     "alignment_chance",
     "cca",
     "chance_cca",
     "chance_mutual_knn",
     "cknna",
+    "cosine_contribution",
     "cross_mean_cosine",
+    "curvature",
     "effective_rank",
     "effective_rank_ceiling",
+    "gathered",
+    "gride",
     "hubness",
     "iso_score",
+    "lidar",
     "linear_cka",
     "linear_cka_null",
+    "logit_lens",
     "mean_cosine",
     "mean_norm_share",
     "modality_gap",
     "modality_gap_null",
     "modality_gap_unbiased",
+    "moments_of",
     "mutual_knn",
+    "outlier_ablated",
+    "outlier_dimensions",
+    "paired_moments",
     "participation_ratio",
+    "partition_isotropy",
     "principal_angles",
     "procrustes",
     "rank_me",
     "relative_modality_gap",
     "retrieval",
+    "rms_norm",
     "rsa",
+    "self_cluster",
+    "spectral_decay",
     "stable_rank",
+    "two_nn",
     "uniformity",
     "uniformity_floor",
+    "vendi_score",
 ]

@@ -44,8 +44,12 @@ def hsic(a: Array, b: Array) -> float:
     n, xp = int(a.shape[0]), array_namespace(a)
     k, m = xp.sum(a * a, axis=1), xp.sum(b * b, axis=1)
     traces = float(xp.sum(k)) * float(xp.sum(m))
-    own = n / (n - 2) * _dot(k, m)
-    return cross_energy(a, b) - own + traces / ((n - 1) * (n - 2))
+    return unbiased(n, cross_energy(a, b), _dot(k, m), traces)
+
+
+def unbiased(n: int, energy: float, own: float, traces: float) -> float:
+    """`hsic` from its sums: `||a^T b||^2`, `sum k l` and `tr K tr L`."""
+    return energy - n / (n - 2) * own + traces / ((n - 1) * (n - 2))
 
 
 def hsic_without(

@@ -1,23 +1,28 @@
 """Do the rows point everywhere, or into one cone?
 
-Everything here is closed form, O(N dim): a sum over pairs of unit rows is the square of a sum.
+Mean cosines are closed form, O(N dim): a sum over pairs of unit rows is the square of a sum.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from array_api_compat import array_namespace
+from scipy.special import logsumexp
 
 from geomkit.errors import DegenerateInput
+from geomkit.geometry.moments import Moments, Sums, row_sums, unit_sums
 from geomkit.geometry.rows import (
     Array,
     Groups,
+    as_rows,
     codes,
     directions,
     matched,
     on_device,
     on_host,
+    same_columns,
     scaled,
+    similarity_blocks,
 )
 from geomkit.geometry.spectrum import participation_ratio
 
@@ -25,23 +30,32 @@ CHANCE_MEAN_COSINE = 0.0
 """The mean cosine of directions drawn uniformly on the sphere, in any dimension."""
 
 
-def mean_cosine(x: Array, groups: Groups | None = None) -> float:
+def mean_cosine(x: Array | Moments, groups: Groups | None = None) -> float:
     """Anisotropy: the mean cosine of distinct samples, in [-1/(N-1), 1]; lower is more isotropic.
 
-    `(||sum u||^2 - N) / (N (N-1))` for unit rows `u`. Pairs inside one group are left out: two
-    copies of a caption are one sample.
+    `(||sum u||^2 - N) / (N (N-1))` for unit rows `u`, added up column by column: the sum of
+    `cosine_contribution`. Pairs inside one group are left out: two copies of a caption are one
+    sample.
 
     Raises:
         DegenerateInput: all rows point the same way, or all are in one group.
+        UsageError: groups with moments, which hold no rows.
 
     Reference:
         Ethayarajh 2019, arXiv:1909.00512, over all pairs, zero cosines included.
     """
-    return ratio(*cosine_sums(directions(x), groups))
+    if groups is not None:
+        return ratio(*cosine_sums(directions(x), groups))
+    shares = column_cosines(unit_sums(x))
+    return float(array_namespace(shares).sum(shares))
 
 
 def cross_mean_cosine(
-    x: Array, y: Array, *, paired: bool = False, groups: Groups | None = None
+    x: Array | Moments,
+    y: Array | Moments,
+    *,
+    paired: bool = False,
+    groups: Groups | None = None,
 ) -> float:
     """The mean cosine of a row of `x` and a row of `y`, in [-1, 1].
 
@@ -50,11 +64,24 @@ def cross_mean_cosine(
 
     Raises:
         DegenerateInput: one side points one way only.
+        UsageError: the widths differ, or pairs are asked of moments (see `paired_moments`).
     """
-    return ratio(*cross_cosine_sums(directions(x), directions(y), paired, groups)[:2])
+    if paired:
+        return ratio(*cross_cosine_sums(directions(x), directions(y), paired, groups)[:2])
+    a, b = unit_sums(x).mean, unit_sums(y).mean
+    same_columns(a[None, :], b[None, :])
+    return float(array_namespace(a).sum(a * b))
 
 
-def mean_norm_share(x: Array) -> float:
+def column_cosines(units: Sums) -> Array:
+    """For each column, its part of the mean cosine of distinct unit rows, `(dim,)`.
+
+    `((sum u_d)^2 - sum u_d^2) / (N (N-1))`, which is the squared mean less its sampling noise.
+    """
+    return units.mean**2 - units.squares / (units.n * (units.n - 1))
+
+
+def mean_norm_share(x: Array | Moments) -> float:
     """The share of the energy that is in the common mean, in [0, 1]; lower is more isotropic.
 
     `||mu||^2 / (||mu||^2 + tr C)` with `C` over N, on the rows as they are. Rows without a common
@@ -63,13 +90,11 @@ def mean_norm_share(x: Array) -> float:
     Reference:
         Mu and Viswanath 2018, arXiv:1702.01417.
     """
-    x = scaled(x)
-    xp = array_namespace(x)
-    mean = xp.mean(x, axis=0)
-    return float(xp.sum(mean * mean) / xp.mean(xp.sum(x * x, axis=1)))
+    rows = row_sums(x)
+    return rows.offset / (rows.offset + rows.energy / rows.n)
 
 
-def iso_score(x: Array, *, debiased: bool = True) -> float:
+def iso_score(x: Array | Moments, *, debiased: bool = True) -> float:
     """How evenly the variance fills the space: 0 one axis, 1 all axes; higher is more isotropic.
 
     `(PR - 1) / (dim - 1)` with the participation ratio PR, which is IsoScore exactly. The plug-in
@@ -85,6 +110,38 @@ def iso_score(x: Array, *, debiased: bool = True) -> float:
     return (axes - 1) / (dim - 1)
 
 
+def partition_isotropy(x: Array) -> float:
+    """The smallest over the largest partition function, in [0, 1]; higher is more isotropic.
+
+    `min Z / max Z` with `Z(c) = sum_i exp(c . x_i)`, over the eigenvectors `c` of `X^T X`, not
+    centred, and their opposites: an eigenvector has no sign, `Z` does. The rows are taken as they
+    are, so this moves with scale: massive dimensions bring it to 0, tiny rows to 1.
+
+    Raises:
+        DegenerateInput: constant rows.
+
+    Reference:
+        Mu and Viswanath 2018, arXiv:1702.01417, after Arora et al. 2016, arXiv:1502.03520.
+    """
+    x = as_rows(x)
+    axes = eigenvectors(scaled(x))
+    xp = array_namespace(x)
+    signs = xp.concat([axes, -axes])
+    logs = [logsumexp(on_host(along), axis=1) for _, along in similarity_blocks(signs, x)]
+    if axes.shape[0] < x.shape[1]:  # an axis on which every row is 0
+        logs.append(np.log([x.shape[0]]))
+    z = np.concatenate(logs)
+    return float(np.exp(z.min() - z.max()))
+
+
+def eigenvectors(x: Array) -> Array:
+    """Eigenvectors of `x^T x` as rows; those of eigenvalue 0 beyond N are left out."""
+    xp = array_namespace(x)
+    if x.shape[0] < x.shape[1]:
+        return xp.linalg.svd(x, full_matrices=False)[2]
+    return xp.linalg.eigh(x.T @ x)[1].T
+
+
 def cosine_sums(u: Array, groups: Groups | None = None) -> tuple[Array, Array]:
     """For each unit row, the sum of its cosines with other groups, and how many they are."""
     own, size = own_sums(u, groups)
@@ -97,6 +154,7 @@ def cross_cosine_sums(
     u: Array, v: Array, paired: bool, groups: Groups | None = None
 ) -> tuple[Array, Array, Array]:
     """For each row of `u` its sum of cosines with `v` and their count, and the same sum for `v`."""
+    same_columns(u, v)
     xp = array_namespace(u)
     to_v, to_u = xp.sum(v, axis=0), xp.sum(u, axis=0)
     if not paired:

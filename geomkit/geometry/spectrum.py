@@ -1,12 +1,13 @@
 """How many directions carry the variance?
 
-Four answers that are often confused, so each name fixes its spectrum. With `s` the singular values
+Answers that are often confused, so each name fixes its spectrum. With `s` the singular values
 of the rows as they are and `lam` the eigenvalues of the centred covariance:
 
     participation_ratio   (sum lam)^2 / sum lam^2
     effective_rank        exp(entropy of lam / sum lam)       natural log, no epsilon
     rank_me               exp(entropy of s / sum s)           natural log, no epsilon
     stable_rank           sum s^2 / max s^2
+    spectral_decay        alpha of lam_i = c i^-alpha over a stated range of i
 
 The non-zero spectrum is the same on the sample side (N x N) and the feature side (dim x dim); the
 smaller one is used, in float64.
@@ -14,20 +15,23 @@ smaller one is used, in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from geomkit.geometry.hsic import LEAST, cross_energy, hsic, hsic_without, require_signal
-from geomkit.geometry.rows import Array, deviations, scaled
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.hsic import LEAST, cross_energy, hsic_without, require_signal, unbiased
+from geomkit.geometry.moments import Moments, Sums
+from geomkit.geometry.rows import Array, deviations, on_host, scaled
 
 Rows = NDArray[np.float64]
 
 
-def participation_ratio(x: Array, *, debiased: bool = True) -> float:
-    """The number of equal axes that would spread the variance as much; higher is more isotropic.
+def participation_ratio(x: Array | Moments, *, debiased: bool = True) -> float:
+    """Eigenvalues, centred: how many equal axes would spread the variance as much; higher is wider.
 
     `tr(C)^2 / tr(C^2)`, without an eigendecomposition. The plug-in form lies in [1, min(N-1, dim)]
     and is about `1/(1/dim + 1/N)` for isotropic rows; debiased, `tr(C^2)` is a U-statistic and the
@@ -39,18 +43,15 @@ def participation_ratio(x: Array, *, debiased: bool = True) -> float:
     Reference:
         Gao et al. 2017, bioRxiv 214262; Song et al. 2012 for the U-statistic.
     """
-    c = deviations(x, LEAST if debiased else 2)
-    n = c.shape[0]
-    trace = float(array_namespace(c).sum(c * c))
+    n, trace, plug_in, energy = _trace_and_energy(x, LEAST if debiased else 2)
     if not debiased:
-        return trace**2 / cross_energy(c, c)
-    energy = hsic(c, c)
+        return trace**2 / plug_in
     require_signal(energy)
     return float((trace / (n - 1)) ** 2 * n * (n - 3) / energy)
 
 
-def effective_rank(x: Array) -> float:
-    """exp(entropy) of the centred covariance's eigenvalues, in [1, min(N-1, dim)]; higher is wider.
+def effective_rank(x: Array | Moments) -> float:
+    """Eigenvalues, centred: exp of their entropy, in [1, min(N-1, dim)]; higher is wider.
 
     Depends on N: compare it only between sets of equal size.
 
@@ -60,7 +61,7 @@ def effective_rank(x: Array) -> float:
     Reference:
         Roy and Vetterli 2007, EUSIPCO, on the covariance.
     """
-    return _exp_entropy(spectrum(deviations(x)))
+    return exp_entropy(eigenvalues(x))
 
 
 def effective_rank_ceiling(n: int, dim: int) -> int:
@@ -68,8 +69,8 @@ def effective_rank_ceiling(n: int, dim: int) -> int:
     return min(n - 1, dim)
 
 
-def rank_me(x: Array) -> float:
-    """RankMe: exp(entropy) of the uncentred singular values, in [1, min(N, dim)]; higher is wider.
+def rank_me(x: Array | Moments) -> float:
+    """Singular values, not centred: exp of their entropy, in [1, min(N, dim)]; higher is wider.
 
     Raises:
         DegenerateInput: constant rows.
@@ -77,26 +78,97 @@ def rank_me(x: Array) -> float:
     Reference:
         Garrido et al. 2023, arXiv:2210.02885, without its epsilon of 1e-7.
     """
-    return _exp_entropy(spectrum(scaled(x)) ** 0.5)
+    return exp_entropy(eigenvalues(x, centred=False) ** 0.5)
 
 
-def stable_rank(x: Array) -> float:
-    """Energy over the energy of the top direction, uncentred, in [1, min(N, dim)].
+def stable_rank(x: Array | Moments) -> float:
+    """Squared singular values, not centred: their sum over the largest, in [1, min(N, dim)].
 
-    One massive dimension, or a common mean, brings it to 1.
+    Higher is wider. One massive dimension, or a common mean, brings it to 1.
 
     Reference:
         Rudelson and Vershynin 2007, J. ACM 54.
     """
-    squares = spectrum(scaled(x))
+    squares = eigenvalues(x, centred=False)
     xp = array_namespace(squares)
     return float(xp.sum(squares) / xp.max(squares))
+
+
+def spectral_decay(x: Array | Moments, first: int = 1, last: int | None = None) -> float:
+    """Eigenvalues, centred: alpha of `lam_i = c i^-alpha`, fitted from rank `first` to `last`.
+
+    Minus the slope of least squares of `log lam_i` on `log i`, all ranks alike, `i` from 1. `last`
+    is by default the last rank the rows can have, `min(N-1, dim)`; the tail bends down when N is
+    not far above `last`, so name the range that you compare (Stringer et al. take 11 to 500).
+    Higher is steeper; 0 is isotropic, and near 1 is called balanced.
+
+    Raises:
+        DegenerateInput: constant rows, or no variance at a rank of the range.
+        UsageError: the range is not one.
+
+    Reference:
+        Agrawal et al. 2022 (alpha-ReQ); Stringer et al. 2019, Nature 571.
+    """
+    lam = on_host(eigenvalues(x))[::-1]
+    reach = effective_rank_ceiling(*x.shape)
+    last = reach if last is None else last
+    if not 1 <= first < last <= reach:
+        raise UsageError(
+            f"Expected ranks first < last from 1 to min(N-1, dim) = {reach}, got {first} to {last}."
+        )
+    if not lam[last - 1] > 0:
+        raise DegenerateInput(
+            f"Expected variance up to rank {last}, got rank {int((lam > 0).sum())}; "
+            "choose a smaller `last`."
+        )
+    ranks = np.log(np.arange(first, last + 1))
+    return float(-np.polyfit(ranks, np.log(lam[first - 1 : last]), 1)[0])
+
+
+def eigenvalues(x: Array | Moments, *, centred: bool = True) -> Array:
+    """Squared singular values of the rows, ascending, as many as the smaller side has."""
+    if not isinstance(x, Moments):
+        return spectrum(deviations(x) if centred else scaled(x))
+    return scatter_spectrum(x.rows.require(), centred=centred)
+
+
+def scatter_spectrum(sums: Sums, *, centred: bool) -> Array:
+    """The same from sums; a matrix wider than N rows has more eigenvalues than there are."""
+    second = sums.second(centred=centred)
+    values = _above_rounding(array_namespace(second).linalg.eigvalsh(second))
+    return values[-min(sums.n, values.shape[0]) :]
 
 
 def spectrum(c: Array) -> Array:
     """Squared singular values of `c`, ascending; what rounding alone can make is set to zero."""
     xp = array_namespace(c)
     return _above_rounding(xp.linalg.eigvalsh(c.T @ c if c.shape[1] <= c.shape[0] else c @ c.T))
+
+
+def exp_entropy(weights: Array, order: float = 1.0) -> float:
+    """Exp of the Renyi entropy of weights over their sum: how many equal ones they are worth."""
+    xp = array_namespace(weights)
+    p = weights[weights > 0]
+    p = p / xp.sum(p)
+    if order == 1:
+        return float(xp.exp(-xp.sum(p * xp.log(p))))
+    if math.isinf(order):
+        return float(1 / xp.max(p))
+    return float(xp.sum(p**order) ** (1 / (1 - order)))
+
+
+def _trace_and_energy(x: Array | Moments, least: int) -> tuple[int, float, float, float]:
+    """N, `tr K`, `||K||_F^2` and, from `LEAST` rows on, its unbiased form, of centred rows."""
+    if not isinstance(x, Moments):
+        c = deviations(x, least)
+        n, squares = int(c.shape[0]), array_namespace(c).sum(c * c, axis=1)
+        energy, own = cross_energy(c, c), float(squares @ squares)
+        trace = float(array_namespace(c).sum(squares))
+    else:
+        sums = x.rows.require(least)
+        scatter, n, trace = sums.second(centred=True), sums.n, sums.energy
+        energy, own = float(array_namespace(scatter).sum(scatter**2)), sums.own().fourth
+    return n, trace, energy, unbiased(n, energy, own, trace**2) if n >= LEAST else math.nan
 
 
 def effective_rank_without(c: Rows, folds: NDArray[np.int64], product: Rows | None = None) -> Rows:
@@ -110,7 +182,7 @@ def effective_rank_without(c: Rows, folds: NDArray[np.int64], product: Rows | No
     else:
         gram = c @ c.T if product is None else product
         spectra = (np.linalg.eigvalsh(_centre(gram[np.ix_(k, k)])) for k in keeps)
-    return np.array([_exp_entropy(_above_rounding(s)) for s in spectra])
+    return np.array([exp_entropy(_above_rounding(s)) for s in spectra])
 
 
 def participation_ratio_without(
@@ -147,10 +219,3 @@ def _above_rounding(values: Array) -> Array:
     xp = array_namespace(values)
     noise = values.shape[0] * xp.finfo(xp.float64).eps * xp.max(values)
     return xp.where(values > noise, values, xp.zeros_like(values))
-
-
-def _exp_entropy(weights: Array) -> float:
-    xp = array_namespace(weights)
-    p = weights[weights > 0]
-    p = p / xp.sum(p)
-    return float(xp.exp(-xp.sum(p * xp.log(p))))

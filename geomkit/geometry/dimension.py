@@ -1,0 +1,186 @@
+"""On how many dimensions do the rows lie, near each of them? By ratios of neighbour distances.
+
+Distances are Euclidean, between the rows as they are. A row that equals another to float32
+resolution has no nearest distance: copies are removed first, and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.rows import (
+    RESOLUTION,
+    Array,
+    as_rows,
+    deviations,
+    on_device,
+    on_host,
+    similarity_blocks,
+)
+
+Rows = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TwoNN:
+    """The dimension by both estimators, from `rows` distinct rows; `duplicates` were removed.
+
+    `linear` is the slope through the origin of -log(1 - F) on log(r2/r1), with the largest ratios
+    left out; `likelihood` is `(N-1) / sum log(r2/r1)`. They differ most on few rows.
+    """
+
+    linear: float
+    likelihood: float
+    rows: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The dimension seen at one scale: from the neighbours `near` and `2 near` of every row.
+
+    `error` is the standard error from the likelihood's curvature (it takes rows as independent);
+    `radius` is the mean distance of the two neighbours.
+    """
+
+    near: int
+    dimension: float
+    error: float
+    radius: float
+    rows: int
+    duplicates: int
+
+
+def two_nn(x: Array, *, discard: float = 0.1) -> TwoNN:
+    """Intrinsic dimension from the ratio of each row's two nearest distances; at least 0.
+
+    Local, so low beside the spectrum's count of axes when the rows lie on a curved sheet. The
+    `linear` estimate leaves out the share `discard` of the largest ratios.
+
+    Raises:
+        DegenerateInput: constant rows, or fewer than 3 distinct ones.
+
+    Reference:
+        Facco et al. 2017, Scientific Reports 7; likelihood: Denti et al. 2022.
+    """
+    if not 0 <= discard < 1:
+        raise UsageError(f"Expected a share to discard in [0, 1), got {discard}.")
+    distances, duplicates = neighbour_distances(x, 2)
+    ratios = np.sort(np.log(distances[:, 1] / distances[:, 0]))
+    n = len(ratios)
+    if not ratios.sum() > 0:
+        raise DegenerateInput(
+            f"Expected two nearest distances that differ, got equal ones at all {n} rows; "
+            "rows on a lattice have no local dimension."
+        )
+    kept = min(max(int(n * (1 - discard)), 1), n - 1)
+    return TwoNN(_slope(ratios[:kept], n), (n - 1) / float(ratios.sum()), n, duplicates)
+
+
+def gride(x: Array, *, furthest: int = 64) -> tuple[Scale, ...]:
+    """Intrinsic dimension over scale: neighbours 1 and 2, 2 and 4, 4 and 8, up to `furthest`.
+
+    Noise makes the first scales high, curvature the last; a plateau between is the dimension.
+    Each is the maximum of Gride's likelihood; at the first scale it is `N / sum log(r2/r1)`.
+
+    Raises:
+        DegenerateInput: constant rows, or fewer distinct ones than `furthest` + 1.
+
+    Reference:
+        Denti et al. 2022, Scientific Reports 12, arXiv:2104.13832.
+    """
+    if furthest < 2:
+        raise UsageError(f"Expected a furthest neighbour of at least 2, got {furthest}.")
+    distances, duplicates = neighbour_distances(x, furthest)
+    scales = [2**i for i in range(int(math.log2(furthest)))]
+    found = []
+    for near in scales:
+        inner, outer = distances[:, near - 1], distances[:, 2 * near - 1]
+        value, error = _likeliest(np.log(outer / inner), near)
+        radius = float((inner + outer).mean() / 2)
+        found.append(Scale(near, value, error, radius, len(distances), duplicates))
+    return tuple(found)
+
+
+def neighbour_distances(x: Array, k: int) -> tuple[Rows, int]:
+    """Distances to the `k` nearest rows, nearest first, among distinct rows; how many were copies.
+
+    A row is a copy when it lies within 16 float32 steps of its length from one that stays.
+    """
+    rows = as_rows(x)
+    scale = float(array_namespace(rows).max(abs(rows))) or 1.0
+    c, size = deviations(x), on_host(array_namespace(rows).sum((rows / scale) ** 2, axis=1))
+    before = c.shape[0]
+    while True:
+        if c.shape[0] < k + 1:
+            raise DegenerateInput(
+                f"Expected at least {k + 1} distinct rows, got {c.shape[0]} of {before}; "
+                "give more samples."
+            )
+        squares, nearest = _nearest(c, k)
+        copy = squares[:, 0] <= RESOLUTION * size
+        if not copy.any():
+            return np.sqrt(squares) * scale, before - c.shape[0]
+        away = np.maximum(np.flatnonzero(copy), nearest[copy])
+        kept = np.setdiff1d(np.arange(c.shape[0]), away)
+        c, size = array_namespace(c).take(c, on_device(kept, c), axis=0), size[kept]
+
+
+def _nearest(c: Array, k: int) -> tuple[Rows, NDArray[np.int64]]:
+    """Squared distances to the `k` nearest other rows, ascending, and which is the nearest."""
+    xp = array_namespace(c)
+    norms = xp.sum(c * c, axis=1)
+    found, first = [], []
+    for rows, products in similarity_blocks(c, c):
+        squares = norms[rows][:, None] + norms[None, :] - 2 * products
+        here = xp.arange(rows.start, rows.stop)
+        squares[here - rows.start, here] = xp.inf
+        first.append(on_host(xp.argmin(squares, axis=1)))
+        found.append(on_host(_smallest(squares, k)))
+    return np.maximum(np.concatenate(found), 0.0), np.concatenate(first)
+
+
+def _smallest(values: Array, k: int) -> Array:
+    """The `k` smallest of each row, ascending."""
+    if is_torch_array(values):
+        return values.topk(k, dim=1, largest=False).values
+    return np.sort(np.partition(values, k - 1, axis=1)[:, :k], axis=1)
+
+
+def _slope(ratios: Rows, n: int) -> float:
+    """Slope through the origin of -log(1 - i/n), i from 1, on the sorted log ratios."""
+    tail = -np.log1p(-np.arange(1, len(ratios) + 1) / n)
+    return float(ratios @ tail / (ratios @ ratios))
+
+
+def _likeliest(ratios: Rows, near: int) -> tuple[float, float]:
+    """The dimension of the largest likelihood of log ratios, and its standard error.
+
+    For neighbours `near` and `2 near` the log likelihood of dimension d is, up to a constant,
+    `N log d + (near-1) sum log(mu^d - 1) - ((2 near - 1) d + 1) sum log mu`: concave in d.
+    """
+    ratios = ratios[ratios > 0]  # equal distances say nothing of d
+    n, total = len(ratios), float(ratios.sum())
+    if not n:
+        raise DegenerateInput(
+            f"Expected distances to neighbours {near} and {2 * near} that differ, got equal ones "
+            "at all rows; rows on a lattice have no local dimension."
+        )
+
+    def slope(d: float) -> float:
+        inner = ratios / -np.expm1(-d * ratios)  # log(mu) mu^d / (mu^d - 1)
+        return float(n / d + (near - 1) * inner.sum() - (2 * near - 1) * total)
+
+    low, high = 1e-3, 1.0
+    while slope(high) > 0:
+        high *= 2
+    value = float(brentq(slope, min(low, high / 2), high, xtol=1e-12, rtol=1e-14))
+    bend = (ratios / (2 * np.sinh(value * ratios / 2))) ** 2
+    return value, 1 / math.sqrt(n / value**2 + (near - 1) * float(bend.sum()))
