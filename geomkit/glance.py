@@ -52,10 +52,10 @@ def _checkpoint_lines(held: CheckpointOverview) -> Iterator[str]:
         absent = f", {rows.missing} not captured yet" if rows.missing else ""
         failed = f", {rows.not_ok} not ok" if rows.not_ok else ""
         yield f"  {modality}: {rows.ok} ok{failed}{absent}"
-    for reason, count in tuple(held.reasons.items())[:FEW]:
-        yield f"    {count} x {reason}"
-    if len(held.reasons) > FEW:
-        yield f"    and {len(held.reasons) - FEW} other reasons"
+    yield from _counted(held.reasons, "reasons")
+    if held.remarks:
+        yield "  of the rows that are ok:"
+        yield from _counted(held.remarks, "remarks")
     for event, count in tuple(Counter(held.events).items())[:FEW]:
         yield f"  event: {event}" + (f" ({count} times)" if count > 1 else "")
     if held.shards_done < held.shards:
@@ -65,6 +65,13 @@ def _checkpoint_lines(held: CheckpointOverview) -> Iterator[str]:
         )
     if held.problem:
         yield f"  damaged: {held.problem}; see `geomkit verify`"
+
+
+def _counted(notes: Mapping[str, int], what: str) -> Iterator[str]:
+    for note, count in tuple(notes.items())[:FEW]:
+        yield f"    {count} x {note}"
+    if len(notes) > FEW:
+        yield f"    and {len(notes) - FEW} other {what}"
 
 
 def gate_words(record: CheckpointRecord) -> str:

@@ -198,8 +198,10 @@ class Worker:
                 self._write(writer, number, lacking[number], parts)
 
     def _lacking(self, number: int) -> tuple[Checkpoint, ...]:
-        has = self.session.run.has_shard
-        return tuple(c for c in self.checkpoints if not has(c.name, number))
+        run, tokens = self.session.run, self.session.config.tokens
+        return tuple(
+            c for c in self.checkpoints if not run.has_shard(c.name, number, tokens=tokens)
+        )
 
     def _show(self, batch: Batch, checkpoints: Sequence[Checkpoint]) -> Part:
         pieces = self._pieces(batch, checkpoints) if batch.shown else []

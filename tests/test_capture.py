@@ -31,8 +31,9 @@ from geomkit.errors import (
     StoreError,
     UsageError,
 )
+from geomkit.glance import run_lines
 from geomkit.plans import build_plan, content_sha
-from geomkit.store import Run
+from geomkit.store import Run, overview
 from geomkit.types import Sample, Waveform
 from tests.families import SITES, plain, table
 from tests.tiny_models import RATE, adapter, saved, scenes
@@ -310,6 +311,9 @@ def test_a_long_text_is_cut_and_its_prompt_is_not(tmp_path: Path) -> None:
     states, ok = run.states("c0", "final_norm")
     assert ok.all()
     np.testing.assert_allclose(states[0], states[1], atol=1e-6)
+    told = overview(run).checkpoints[0]
+    assert (told.reasons, told.remarks) == ({}, {"text cut to 8 tokens": 1})
+    assert "    1 x text cut to 8 tokens" in list(run_lines(overview(run)))
 
 
 def test_sites_poolings_and_modalities_can_be_chosen(tmp_path: Path) -> None:

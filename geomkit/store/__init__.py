@@ -47,7 +47,7 @@ Shard (HDF5, superblock 3 or newer, signature at byte 0, no user block)
     /samples/ok             (rows,)   uint8         1: the state is good; 0: the sample was not read
     /samples/n_tokens       (rows,)   int32         tokens that were not padding
     /samples/token_sha      (rows,)   fixed UTF-8   sha256 of the token ids in hex; MAY be empty
-    /samples/note           (rows,)   fixed UTF-8   the reason when not ok, else empty
+    /samples/note           (rows,)   fixed UTF-8   why not ok, or what was cut
     /states/<pooling>       (rows, sites, dim) float32 or bfloat16, little-endian, as the plan says
 
 Every dataset MUST be chunked with the one filter fletcher32, fully allocated, without compression,

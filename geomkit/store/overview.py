@@ -31,6 +31,7 @@ class CheckpointOverview:
     shards: int
     rows: Mapping[str, Rows]  # modality -> counts, in canonical order
     reasons: Mapping[str, int]  # why rows are not ok, the commonest first
+    remarks: Mapping[str, int]  # what a reader must know of rows that are: what was cut
     events: tuple[str, ...]
     tokens: bool  # every token's state is there too
     problem: str  # what is damaged; empty when nothing is
@@ -77,6 +78,7 @@ def _checkpoint(run: Run, record: CheckpointRecord, planned: Counter[str]) -> Ch
     good: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     events: tuple[str, ...] = ()
     kept: list[bool] = []
     problem = ""
@@ -85,7 +87,9 @@ def _checkpoint(run: Run, record: CheckpointRecord, planned: Counter[str]) -> Ch
         events = run.events(record.name)
         kept = [receipt.tokens is not None for receipt in receipts]
         for part in run.parts_there(record.name):
-            _count(part, good, bad, reasons)
+            _count(part, good, bad)
+            for ok, note in zip(part.table.ok, part.table.notes, strict=True):
+                (remarks if ok else reasons).update([note] * bool(note))
     except StoreError as error:
         problem = str(error)
     return CheckpointOverview(
@@ -97,16 +101,18 @@ def _checkpoint(run: Run, record: CheckpointRecord, planned: Counter[str]) -> Ch
             for m in MODALITIES
             if planned[m]
         },
-        reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        reasons=_commonest(reasons),
+        remarks=_commonest(remarks),
         events=events,
         tokens=bool(kept) and all(kept),
         problem=problem,
     )
 
 
-def _count(part: Part, good: Counter[str], bad: Counter[str], reasons: Counter[str]) -> None:
-    table = part.table
-    for modality, ok, note in zip(table.modality, table.ok, table.notes, strict=True):
+def _count(part: Part, good: Counter[str], bad: Counter[str]) -> None:
+    for modality, ok in zip(part.table.modality, part.table.ok, strict=True):
         (good if ok else bad)[modality] += 1
-        if not ok:
-            reasons[note] += 1
+
+
+def _commonest(notes: Counter[str]) -> dict[str, int]:
+    return dict(sorted(notes.items(), key=lambda item: (-item[1], item[0])))

@@ -163,9 +163,7 @@ def columns(rows: ShardRows | ShardTable, sites: Sequence[str]) -> dict[str, NDA
         "samples/ok": np.asarray(rows.ok, "u1"),
         "samples/n_tokens": np.asarray(rows.n_tokens, "<i4"),
         "samples/token_sha": fixed_strings(rows.token_sha),
-        "samples/note": fixed_strings(
-            [_note(n) if not ok else "" for n, ok in zip(rows.notes, rows.ok, strict=True)]
-        ),
+        "samples/note": fixed_strings([_note(note) for note in rows.notes]),
     }
 
 
