@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.rows import RESOLUTION, Array, deviations, matched, on_host
+from geomkit.geometry.rows import RESOLUTION, Array, deviations, matched, on_host, scaled
 
 Side = Literal["samples", "features"]
 
@@ -32,7 +32,7 @@ def cca(x: Array, y: Array, *, variance: float = 1.0) -> float:
     """
     if not 0 < variance <= 1:
         raise UsageError(f"Expected a share of the variance in (0, 1], got {variance}.")
-    a, b = deviations(x), deviations(y)
+    a, b = scaled(x), scaled(y)
     matched(a, b)
     p, q = _basis(a, variance), _basis(b, variance)
     shared = p.T @ q
@@ -85,14 +85,13 @@ def _angles(p: Array, q: Array) -> NDArray[np.float64]:
     return np.asarray(np.where(cosine**2 < 0.5, np.arccos(cosine), np.arcsin(sine)))
 
 
-def _basis(c: Array, variance: float) -> Array:
+def _basis(x: Array, variance: float) -> Array:
     """An orthonormal basis of the samples' side: of all columns, or of the top components."""
-    xp = array_namespace(c)
+    xp = array_namespace(x)
+    c = x - xp.mean(x, axis=0)
     if variance == 1:
         _require_room(c.shape[0], c.shape[1])
-        norms = xp.sqrt(xp.sum(c * c, axis=0))
-        # Unit columns, so that the rule below does not see their scales.
-        q, r = xp.linalg.qr(c / xp.where(norms > 0, norms, xp.ones_like(norms)))
+        q, r = xp.linalg.qr(_unit_columns(c, xp.sum(x * x, axis=0)))
         _require_independent(xp.linalg.svdvals(r))
         return q
     values, vectors = _components(c, "samples")
@@ -100,6 +99,14 @@ def _basis(c: Array, variance: float) -> Array:
     kept = int(np.searchsorted(share, variance * (1 - 1e-12))) + 1
     _require_room(c.shape[0], kept)
     return xp.linalg.qr(vectors[:, :kept]).Q
+
+
+def _unit_columns(c: Array, energy: Array) -> Array:
+    """Centred columns at unit length, so that no scale of theirs matters; constant ones are 0."""
+    xp = array_namespace(c)
+    squares = xp.sum(c * c, axis=0)
+    differs = squares > RESOLUTION * energy
+    return xp.where(differs, c / xp.sqrt(xp.where(differs, squares, 1.0)), 0.0)
 
 
 def _leading(c: Array, k: int, of: Side) -> Array:
