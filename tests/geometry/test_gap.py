@@ -4,8 +4,16 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 
-from geomkit.geometry import modality_gap, modality_gap_null, modality_gap_unbiased
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry import (
+    modality_gap,
+    modality_gap_null,
+    modality_gap_unbiased,
+    relative_modality_gap,
+    retrieval,
+)
 
 
 def test_gap_of_two_poles():
@@ -55,3 +63,52 @@ def test_groups_leave_out_their_cross_pairs():
     twice, groups = np.tile(np.arange(30), 2), [str(i % 30) for i in range(60)]
     grouped = modality_gap_unbiased(x[twice], y[twice], groups=groups)
     assert grouped == pytest.approx(modality_gap_unbiased(x, y), abs=1e-12)
+
+
+def brute_relative_gap(x: np.ndarray, y: np.ndarray) -> float:
+    apart = ~np.eye(len(x), dtype=bool)
+    inside = [(1 - cosine_similarity(side))[apart].mean() for side in (x, y)]
+    across = (1 - cosine_similarity(x, y).diagonal()).mean()
+    return across / (across + np.mean(inside))
+
+
+def test_relative_gap_equals_its_definition(pair_s, pair_q):
+    for pair in (pair_s, pair_q):
+        assert relative_modality_gap(*pair) == pytest.approx(brute_relative_gap(*pair), abs=1e-12)
+
+
+def test_relative_gap_at_its_ends():
+    x = np.random.default_rng(0).standard_normal((40, 8))
+    assert relative_modality_gap(x, 3 * x) == pytest.approx(0, abs=1e-15)
+    cone = x * 0.01 + 1
+    assert relative_modality_gap(cone, -cone) > 0.999
+    # A partner as far as any row of one's own side: one half.
+    y = np.random.default_rng(1).standard_normal((400, 64))
+    assert relative_modality_gap(y, np.roll(y, 1, axis=0)) == pytest.approx(0.5, abs=0.01)
+
+
+def test_relative_gap_leaves_out_groups(pair_q):
+    x, y = (np.concatenate([side, side]) for side in pair_q)
+    groups = [str(i % 100) for i in range(200)]
+    want = relative_modality_gap(*pair_q)
+    assert relative_modality_gap(x, y, groups) == pytest.approx(want, abs=1e-12)
+    with pytest.raises(DegenerateInput, match="got one group"):
+        relative_modality_gap(x, y, ["a"] * 200)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [modality_gap, modality_gap_unbiased, modality_gap_null, relative_modality_gap, retrieval],
+)
+def test_both_sides_lie_in_one_space(pair_q, metric):
+    with pytest.raises(UsageError, match="10 and 3 columns"):
+        metric(pair_q[0], pair_q[1][:, :3])
+
+
+def test_only_the_unpaired_gap_takes_unequal_rows(pair_q):
+    x, y = pair_q
+    for metric in (modality_gap_unbiased, relative_modality_gap, modality_gap_null):
+        with pytest.raises(UsageError, match="paired rows"):
+            metric(x, y[:-1])
+    assert modality_gap_unbiased(x, y[:-1], paired=False) > 0
+    assert modality_gap(x, y[:-1]) > 0

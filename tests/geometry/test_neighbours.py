@@ -101,3 +101,10 @@ def test_too_few_rows_for_k():
         mutual_knn(np.eye(8), np.eye(8))
     with pytest.raises(UsageError, match="k of at least 1"):
         mutual_knn(np.eye(8), np.eye(8), k=0)
+
+
+def test_with_all_rows_as_neighbours_the_share_would_be_one_whatever_the_data(pair_q):
+    x, y = pair_q[0][:6], pair_q[1][:6]
+    with pytest.raises(DegenerateInput, match="with 1 to spare, got 4 of 6 rows"):
+        mutual_knn(x, y, k=5)
+    assert mutual_knn(x, y, k=4) < 1

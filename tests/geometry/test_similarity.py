@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 
-from geomkit.errors import DegenerateInput
-from geomkit.geometry import linear_cka, rows
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry import linear_cka, linear_cka_null, participation_ratio, rows
 from geomkit.geometry.hsic import cross_energy
 from geomkit.geometry.rows import deviations
 from geomkit.geometry.similarity import linear_cka_without
@@ -76,6 +79,48 @@ def test_a_shared_massive_dimension_makes_independent_sets_alike():
     y[:, 0] += shared
     assert linear_cka(x, y) > 0.99
     assert linear_cka(x[:, 1:], y[:, 1:]) == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("debiased", [True, False])
+def test_null_is_exact_over_all_pairings(debiased):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 3)) + 2, rng.standard_normal((6, 9)) ** 3
+    orders = [list(p) for p in itertools.permutations(range(6))]
+    values = [linear_cka(x, y[p], debiased=debiased) for p in orders]
+    null = linear_cka_null(x, y, debiased=debiased)
+    assert null.mean == pytest.approx(np.mean(values), abs=1e-12)
+    assert null.variance == pytest.approx(np.var(values), rel=1e-10)
+    assert null.sd == pytest.approx(np.std(values), rel=1e-10)
+
+
+def test_null_of_pair_s(pair_s):
+    null = linear_cka_null(*pair_s, debiased=False)
+    assert null.mean == pytest.approx(0.073715, abs=5e-7)
+    assert null.sd == pytest.approx(0.002625, abs=5e-7)
+    ranks = [participation_ratio(side, debiased=False) for side in pair_s]
+    assert null.mean == pytest.approx((ranks[0] * ranks[1]) ** 0.5 / 499, rel=1e-12)
+    again = linear_cka_null(*map(torch.tensor, pair_s), debiased=False)
+    assert again.variance == pytest.approx(null.variance, rel=1e-9)
+
+
+def test_debiased_null_does_not_look_at_the_data(pair_q):
+    assert linear_cka_null(*pair_q).variance == 2 / (100 * 97)
+    assert linear_cka_null(*pair_q).mean == 0
+
+
+def test_what_the_null_refuses(pair_q):
+    with pytest.raises(UsageError, match="paired rows"):
+        linear_cka_null(pair_q[0], pair_q[1][:-1])
+    for debiased in (True, False):
+        with pytest.raises(DegenerateInput, match="at least 4 rows"):
+            linear_cka_null(np.eye(3), np.eye(3), debiased=debiased)
+
+
+def test_cka_of_wide_and_of_narrow_sides(pair_s, pair_q):
+    """The feature side where columns are few, the sample side where they are many: one value."""
+    x, y = pair_s
+    for a, b in ((x[:40], y[:40]), (x[:, :20], y[:, :30]), (x[:, :5], y), pair_q):
+        assert linear_cka(a, b) == pytest.approx(brute(a, b), abs=1e-9)
 
 
 def test_too_few_rows_to_debias():

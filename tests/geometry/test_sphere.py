@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import pdist
 from sklearn.metrics.pairwise import cosine_similarity
 
-from geomkit.errors import UsageError
+from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry import alignment, alignment_chance, rows, uniformity, uniformity_floor
 
 
@@ -57,6 +57,32 @@ def test_uniformity_floor_in_closed_form(dim, floor):
 
 def test_uniformity_floor_of_two_points():
     assert uniformity_floor(1, t=0.7) == pytest.approx(math.log((1 + math.exp(-2.8)) / 2))
+
+
+def test_uniformity_floor_of_a_circle_at_any_t():
+    """Against the mean over angles; beyond t = dim another expansion takes over."""
+    angle = np.linspace(0, np.pi, 400_001)[:-1]
+    for t in (0.5, 1.99, 2.01, 40.0, 4000.0):
+        want = math.log(np.trapezoid(np.exp(-2 * t * (1 - np.cos(angle))), angle) / np.pi)
+        assert uniformity_floor(2, t) == pytest.approx(want, abs=1e-5)
+    for dim in (1, 3, 16, 301):
+        below, above = uniformity_floor(dim, dim - 1e-9), uniformity_floor(dim, dim + 1e-9)
+        assert below == pytest.approx(above, abs=1e-8)
+
+
+@pytest.mark.parametrize("t", [0, -1.0])
+def test_t_is_positive(pair_q, t):
+    with pytest.raises(UsageError, match="t above 0"):
+        uniformity(pair_q[0], t)
+    with pytest.raises(UsageError, match="t above 0"):
+        uniformity_floor(8, t)
+
+
+def test_where_no_floor_or_no_term_is():
+    with pytest.raises(UsageError, match="at least 1 dimension"):
+        uniformity_floor(0)
+    with pytest.raises(DegenerateInput, match="lower t"):
+        uniformity(np.eye(6), t=5000.0)
 
 
 def test_uniform_rows_reach_the_floor():
