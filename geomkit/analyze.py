@@ -262,7 +262,8 @@ def _provenance(
         "seed": seed,
         "commands": list(_commands(run, records)),
         "intervals": "95 %, paired by sample and clustered by group; verdicts are Holm-corrected "
-        "over all headline metrics and modalities at final_norm",
+        "over all headline metrics and modalities at final_norm; losses and probes are families of "
+        "their own",
     }
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from geomkit import estimates
 from geomkit.analyze import analyze_run, complete, stored_analysis, weights
-from geomkit.compare import SITE, listed, number
+from geomkit.compare import LEAST, SITE, listed, negligible, number
 from geomkit.errors import CheckFailed, DegenerateInput, UsageError
 from geomkit.geometry.rows import as_rows, on_host
 from geomkit.statistics import interval
@@ -183,8 +183,11 @@ def _improvement_failure(
     )
     sign = 1 if d.better == "higher" else -1
     least, most = sorted((sign * d.interval.low, sign * d.interval.high))
-    if least > by:
+    if least > by and not negligible(d):
         return None
+    if least > by:
+        line = f"{name} {number(abs(d.value))} better, less than {LEAST[metric]:g} can be rounding"
+        return _Failure(line, company)
     wanted = "better" if by == 0 else f"better by more than {by:.3g}"
     if most >= by:
         line = f"{name} inconclusive, change {d.value:+.3g}, expected {wanted}"

@@ -2,9 +2,10 @@
 
 A verdict is about one metric in one modality at the final norm:
 
-    PASS     clearly better, after Holm's correction over all headline tests
+    PASS     clearly better, after Holm's correction over all tests of its family
     FAIL     clearly worse, after the same correction
-    WARN     no clear change: the interval holds zero, or the correction takes it away
+    WARN     no clear change: the interval holds zero, the correction takes it away, or it is less
+             than rounding can do
     NOT RUN  the metric is not defined here, or there is nothing to compare with
     info     no claim either way: a trade-off, or a negative control that stayed as it was
 
@@ -17,8 +18,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from statistics import NormalDist
 from typing import Literal
+
+from scipy.special import stdtr, stdtrit
 
 from geomkit.statistics import holm
 from geomkit.types import Difference, Measurement, ProbeResult, Status, Verdict
@@ -41,6 +43,18 @@ WORDS: Mapping[str, str] = {
 
 HEADLINE = tuple(metric for metric in WORDS if metric != "generative_loss")
 """Metrics of the family of headline tests."""
+
+LEAST: Mapping[str, float] = {
+    "mean_cosine": 1e-3,
+    "uniformity": 1e-3,
+    "effective_rank": 1e-2,
+    "alignment": 1e-3,
+    "modality_gap": 1e-3,
+    "mutual_knn": 1e-3,
+    "generative_loss": 1e-3,
+}
+"""Changes below these are none, however sure: merging an adapter into float16 weights moves every
+state by 1e-4 of its length, and many samples make any shift significant."""
 
 DISTANCES = ("alignment", "modality_gap")
 """Distances on the sphere, which grow when the states spread."""
@@ -87,8 +101,8 @@ def key(difference: Difference) -> Key:
 def p_value(difference: Difference) -> float | None:
     """Two-sided p of no change, recovered from the interval; below 1 - level when that is clear.
 
-    The half-width that faces zero is read as a normal one. With few groups it was a t interval, so
-    a very small p comes out a little too small, and a p near the level comes out right.
+    The half-width that faces zero is Student's t over the groups behind the interval; a normal one
+    where a record does not tell how many they were.
     """
     d = difference
     if d.value is None or d.interval is None:
@@ -96,8 +110,9 @@ def p_value(difference: Difference) -> float | None:
     half = d.interval.high - d.value if d.value < 0 else d.value - d.interval.low
     if half <= 0:
         return 1.0 if d.value == 0 else 0.0
-    z = NormalDist().inv_cdf(0.5 + d.interval.level / 2)
-    return math.erfc(z * abs(d.value) / half / math.sqrt(2))
+    freedom = d.interval.groups - 1 if d.interval.groups > 1 else math.inf
+    errors = stdtrit(freedom, 0.5 + d.interval.level / 2) * abs(d.value) / half
+    return float(2 * stdtr(freedom, -errors))
 
 
 def adjusted(differences: Iterable[Difference]) -> dict[Key, float]:
@@ -108,6 +123,12 @@ def adjusted(differences: Iterable[Difference]) -> dict[Key, float]:
     tests = [d for d in differences if d.metric in HEADLINE and d.site == SITE]
     families = [[d for d in tests if d.after == after] for after in {d.after: 0 for d in tests}]
     return {k: p for family in families for k, p in _holm(family).items()}
+
+
+def _families(differences: Sequence[Difference]) -> dict[Key, float]:
+    """Adjusted p of the headline tests and, in families of their own, of the generative losses."""
+    losses = [d for d in differences if d.metric == "generative_loss"]
+    return adjusted(differences) | _holm(losses)
 
 
 def _holm(family: Sequence[Difference]) -> dict[Key, float]:
@@ -121,9 +142,16 @@ def _status(difference: Difference, p: Mapping[Key, float]) -> Status:
     """PASS or FAIL for a change that stays clear in its family, WARN for none, NOT RUN without."""
     if difference.value is None or difference.interval is None:
         return "NOT RUN"
-    if difference.improved is None or p.get(key(difference), 0.0) >= LEVEL:
+    if difference.improved is None or negligible(difference):
+        return "WARN"
+    if p.get(key(difference), 0.0) >= LEVEL:
         return "WARN"
     return "PASS" if difference.improved else "FAIL"
+
+
+def negligible(difference: Difference) -> bool:
+    """Is the change smaller than what rounding can do to this metric?"""
+    return abs(difference.value or 0.0) < LEAST.get(difference.metric, 0.0)
 
 
 def _metric_verdicts(
@@ -132,7 +160,7 @@ def _metric_verdicts(
     trained: Sequence[str],
 ) -> Iterator[Verdict]:
     """One verdict for each metric and modality of the last checkpoint at its headline site."""
-    p = adjusted(differences)
+    p = _families(differences)
     changes = {(d.metric, d.modality): d for d in differences if d.site in (SITE, "lm_head")}
     values = {(m.metric, m.modality, m.checkpoint): m for m in measurements if _heads(m)}
     cells = dict.fromkeys((metric, modality) for metric, modality, _ in values)
@@ -190,6 +218,8 @@ def _sentence(
     sure = f"{d.interval.level:.0%} {d.interval.low:+.3g} to {d.interval.high:+.3g}, n {d.n}"
     if d.improved is None:
         word = "no clear change"
+    elif negligible(d):
+        word = f"no change, less than {LEAST[d.metric]:g} can be rounding"
     elif p.get(key(d), 0.0) >= LEVEL:
         word = f"no clear change after Holm's correction (p {p[key(d)]:.2g})"
     else:

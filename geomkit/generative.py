@@ -91,4 +91,5 @@ def _interval(bounds: object) -> Interval | None:
         high=float(bounds["high"]),
         level=float(bounds.get("level", 0.95)),
         method=str(bounds.get("method", "")),
+        groups=int(bounds.get("groups", 0)),
     )

@@ -32,6 +32,10 @@ from geomkit.types import Interval
 FOLDS = 30
 """Folds of the jackknife: enough degrees of freedom (t 2.05), few enough to be cheap."""
 
+LEAST_GROUPS = 5
+"""Groups below which shares say nothing of the error: two rows make one cosine, three rows without
+one make a rank of 1, so every share is the same and the interval would have no width."""
+
 Method = Literal["row means", "delete-group jackknife", "scores", "paired scores"]
 
 
@@ -149,18 +153,24 @@ def interval(
     The value itself is never cut off: a debiased metric may pass its range a little.
 
     Raises:
-        DegenerateInput: fewer than two clusters.
+        DegenerateInput: fewer than two clusters, or than `LEAST_GROUPS` where rows make pairs.
     """
     clusters = len(estimate.shares)
     if estimate.method == "scores":
         low, high = _wilson(estimate, level)
-        return Interval(low, high, level, f"Wilson, {clusters} groups")
+        return Interval(low, high, level, f"Wilson, {clusters} groups", clusters)
+    if estimate.method != "paired scores" and clusters < LEAST_GROUPS:
+        raise DegenerateInput(
+            f"Expected at least {LEAST_GROUPS} groups for an interval, got {clusters}; give more "
+            "samples that are not copies of each other."
+        )
     half = float(stdtrit(clusters - 1, (1 + level) / 2)) * estimate.standard_error
     return Interval(
         min(estimate.value, max(estimate.value - half, within[0])),
         max(estimate.value, min(estimate.value + half, within[1])),
         level,
         f"{estimate.method}, {clusters} groups",
+        clusters,
     )
 
 

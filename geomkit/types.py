@@ -173,6 +173,7 @@ class Interval:
     high: float
     level: float = 0.95
     method: str = ""
+    groups: int = 0  # independent groups of rows (or folds of them) behind it; 0 when unknown
 
 
 @dataclass(frozen=True, slots=True)

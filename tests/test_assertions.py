@@ -9,6 +9,7 @@ import torch
 from geomkit.analyze import analyze_run
 from geomkit.assertions import analysis_of, assert_improved, assert_isotropic, assert_transfers
 from geomkit.errors import CheckFailed, StoreError, UsageError
+from geomkit.types import Interval
 from probes.linear import ProbeConfig, probe_run
 from tests.synthetic_run import COLLAPSED, NARROW, WIDE, write_run
 
@@ -77,6 +78,15 @@ def test_an_improvement_may_have_to_be_large(runs):
     lines = failure(assert_improved, run, "mean_cosine", "image", by=2 * gain)
     assert lines[0].endswith(f"better by {gain:.3g}, expected better by more than {2 * gain:.3g}")
     assert "inconclusive" in failure(assert_improved, run, "mean_cosine", "image", by=gain)[0]
+
+
+def test_rounding_is_no_improvement(runs):
+    analysis = analyze_run(runs["good"])
+    d = analysis.change("mean_cosine", "final_norm", "image")
+    tiny = dataclasses.replace(d, value=-4e-6, interval=Interval(-6e-6, -2e-6))
+    merged = dataclasses.replace(analysis, differences=(tiny,))
+    line = failure(assert_improved, merged, "mean_cosine", "image")[0]
+    assert line.endswith("image: 4e-06 better, less than 0.001 can be rounding")
 
 
 def test_higher_is_better_for_some(runs):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from geomkit.compare import adjusted, joint, listed, p_value, verdicts
+from geomkit.compare import LEAST, adjusted, joint, listed, p_value, verdicts
 from geomkit.headline import headline
 from geomkit.types import Difference, Interval, Measurement, ProbeResult
 
@@ -137,6 +139,35 @@ def test_the_recovered_p_at_the_edges():
     assert p_value(change("mean_cosine", "image", 0.0, half=0.0)) == 1.0
     assert p_value(change("mean_cosine", "image", 0.1, half=0.0)) == 0.0
     assert p_value(change("mean_cosine", "image", None)) is None
+
+
+@pytest.mark.parametrize(("groups", "p"), [(0, 0.0033), (30, 0.0046), (5, 0.0142)])
+def test_few_groups_make_a_change_less_sure(groups, p):
+    d = change("mean_cosine", "image", -0.015)
+    told = dataclasses.replace(d, interval=dataclasses.replace(d.interval, groups=groups))
+    assert p_value(told) == pytest.approx(p, rel=0.02)  # 1.5 half-widths, in t of groups - 1
+
+
+@pytest.mark.parametrize(("metric", "least"), LEAST.items())
+def test_a_change_that_rounding_can_make_is_none(metric, least):
+    """Merging an adapter into float16 files moves a mean cosine by 4e-6, and 560 samples see it."""
+    site = "lm_head" if metric == "generative_loss" else "final_norm"
+    for size, statuses in ((0.9 * least, {"WARN"}), (1.1 * least, {"PASS", "FAIL"})):
+        found, _ = judge(change(metric, "image-text", -size, half=size / 10, site=site))
+        verdict = found[metric, "image-text"]
+        assert verdict.status in statuses
+        assert ("can be rounding" in verdict.sentence) is (verdict.status == "WARN")
+
+
+def test_losses_are_corrected_as_a_family_of_their_own():
+    losses = [
+        change("generative_loss", m, v, site="lm_head")
+        for m, v in (("text", 0.0103), ("image", 0.0), ("audio", 0.02))
+    ]
+    found, told = judge(*losses)
+    statuses = [found["generative_loss", m].status for m in ("text", "image", "audio")]
+    assert statuses == ["WARN", "WARN", "FAIL"]  # alone, text would be clear
+    assert told.endswith("Generation got worse in audio.")
 
 
 @pytest.mark.parametrize("metric", ["alignment", "modality_gap"])

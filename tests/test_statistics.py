@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from geomkit import statistics
+from geomkit import estimates, statistics
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.estimates import between, retrieved, space, within
 from geomkit.geometry import effective_rank, mean_cosine, uniformity
@@ -108,17 +108,41 @@ def test_difference_of_other_rows():
 
 def test_one_group_has_no_interval():
     with pytest.raises(DegenerateInput, match="at least 2 groups"):
-        interval(from_rows(0.0, np.ones(5), np.zeros(5, int)))
+        interval(from_scores(np.ones(5), np.zeros(5, int)))
+
+
+def test_few_groups_have_no_interval():
+    for n in (1, 4):
+        with pytest.raises(DegenerateInput, match=f"at least 5 groups for an interval, got {n}"):
+            interval(from_rows(0.0, np.ones(n), np.arange(n)))
+    assert interval(from_rows(0.0, np.ones(5), np.arange(5))).groups == 5
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 12])
+def test_few_rows_never_make_a_change_certain(n):
+    """No true change: shares that are equal by construction must not give a width of zero."""
+    rng = np.random.default_rng(n)
+    before, after = (estimates.space(rng.standard_normal((n, 8), np.float32)) for _ in range(2))
+    pairs = [(estimates.within(before)[m], estimates.within(after)[m]) for m in estimates.WITHIN]
+    pairs.append(tuple(estimates.between(before, s)["mutual_knn"] for s in (before, after)))
+    for old, new in pairs:
+        if isinstance(old, DegenerateInput) or isinstance(new, DegenerateInput):
+            continue
+        try:
+            span = interval(difference(old, new))
+        except DegenerateInput:
+            continue
+        assert span.high - span.low > 1e-3
 
 
 def test_interval_is_cut_to_the_range():
-    wide = from_rows(0.9, [-5.0, 5.0, 1.0], np.arange(3))
+    wide = from_rows(0.9, [-5.0, 5.0, 1.0, 0.0, 0.0], np.arange(5))
     assert interval(wide, within=(0, 1)).high == 1
     assert interval(wide, within=(0, 1)).low == 0
 
 
 def test_a_value_beyond_its_range_stays_in_its_interval():
-    beyond = from_rows(1.01, [-0.1, 0.1, 0.0], np.arange(3))
+    beyond = from_rows(1.01, [-0.1, 0.1, 0.0, 0.0, 0.0], np.arange(5))
     assert interval(beyond, within=(0, 1)).low < interval(beyond, within=(0, 1)).high == 1.01
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geomkit import statistics
-from geomkit.errors import TrainingError
+from geomkit.errors import DegenerateInput, TrainingError
 from geomkit.processing import Processor
 from geomkit.training.states import shown
 from geomkit.types import MODALITIES, Interval, Modality, Sample
@@ -150,18 +150,19 @@ def _change(before: Losses, after: Losses) -> GenerationChange:
         difference=float(moved.mean()),
         interval=_interval(moved, clusters),
         instruction=before.instruction,
-        note="one group: no interval" if _interval(moved, clusters) is None else "",
+        note="too few groups for an interval" if _interval(moved, clusters) is None else "",
         before_interval=_interval(before.values, clusters),
         after_interval=_interval(after.values, clusters),
     )
 
 
 def _interval(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> Interval | None:
-    """95 % interval of a mean over groups; None for a single group."""
-    if int(clusters.max()) < 1:
-        return None
+    """95 % interval of a mean over groups; None when they are too few to have one."""
     mean = float(values.mean())
-    return statistics.interval(statistics.from_rows(mean, values - mean, clusters))
+    try:
+        return statistics.interval(statistics.from_rows(mean, values - mean, clusters))
+    except DegenerateInput:
+        return None
 
 
 def _losses(

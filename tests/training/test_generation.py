@@ -108,8 +108,9 @@ def test_change_is_paired_by_sample(loaded: Loaded, held_out: tuple[Sample, ...]
     after = tuple(replace(x, values=x.values + 0.25) for x in before)
     for change in generative_change(before, after):
         assert change.difference == pytest.approx(0.25)
-        assert change.interval is not None
-        assert change.interval.high - change.interval.low < 1e-9
+        if change.modality == "text":  # the others are three each: too few for an interval
+            assert change.interval is not None
+            assert change.interval.high - change.interval.low < 1e-9
         assert change.n == {"text": 6, "image": 3, "audio": 3}[change.modality]
 
 
@@ -119,7 +120,7 @@ def test_one_group_has_no_interval(loaded: Loaded, held_out: tuple[Sample, ...])
     assert (change.difference, change.interval, change.note) == (
         0.0,
         None,
-        "one group: no interval",
+        "too few groups for an interval",
     )
 
 
@@ -134,7 +135,7 @@ def test_losses_of_other_samples_are_not_compared(
 
 
 def test_every_mean_has_its_own_interval(loaded: Loaded, held_out: tuple[Sample, ...]) -> None:
-    """Student's t over groups, written out: n > 2 groups of one sample each."""
+    """Student's t over groups, written out: n >= 5 groups of one sample each."""
     (losses,) = generative_losses(
         loaded.model, loaded.processor, [replace(s, image=None, audio=None) for s in held_out]
     )
