@@ -75,11 +75,7 @@ def two_nn(x: Array, *, discard: float = 0.1) -> TwoNN:
     distances, duplicates = neighbour_distances(x, 2)
     ratios = np.sort(np.log(distances[:, 1] / distances[:, 0]))
     n = len(ratios)
-    if not ratios.sum() > 0:
-        raise DegenerateInput(
-            f"Expected two nearest distances that differ, got equal ones at all {n} rows; "
-            "rows on a lattice have no local dimension."
-        )
+    _require_ratios(ratios, 1)
     kept = min(max(int(n * (1 - discard)), 1), n - 1)
     return TwoNN(_slope(ratios[:kept], n), (n - 1) / float(ratios.sum()), n, duplicates)
 
@@ -88,7 +84,8 @@ def gride(x: Array, *, furthest: int = 64) -> tuple[Scale, ...]:
     """Intrinsic dimension over scale: neighbours 1 and 2, 2 and 4, 4 and 8, up to `furthest`.
 
     Noise makes the first scales high, curvature the last; a plateau between is the dimension.
-    Each is the maximum of Gride's likelihood; at the first scale it is `N / sum log(r2/r1)`.
+    Each is the maximum of Gride's likelihood, with N-1 for its N, so that the first scale is the
+    `likelihood` of `two_nn`.
 
     Raises:
         DegenerateInput: constant rows, or fewer distinct ones than `furthest` + 1.
@@ -164,23 +161,28 @@ def _likeliest(ratios: Rows, near: int) -> tuple[float, float]:
     """The dimension of the largest likelihood of log ratios, and its standard error.
 
     For neighbours `near` and `2 near` the log likelihood of dimension d is, up to a constant,
-    `N log d + (near-1) sum log(mu^d - 1) - ((2 near - 1) d + 1) sum log mu`: concave in d.
+    `(N-1) log d + (near-1) sum log(mu^d - 1) - ((2 near - 1) d + 1) sum log mu`: concave in d.
+    N-1 stands for N, which takes the bias of the first scale away.
     """
-    ratios = ratios[ratios > 0]  # equal distances say nothing of d
     n, total = len(ratios), float(ratios.sum())
-    if not n:
+    _require_ratios(ratios, near)
+    ratios = np.maximum(ratios, 1e-200)  # at equal distances the terms below have a limit
+
+    def slope(d: float) -> float:
+        inner = ratios / -np.expm1(-d * ratios)  # log(mu) mu^d / (mu^d - 1)
+        return float((n - 1) / d + (near - 1) * inner.sum() - (2 * near - 1) * total)
+
+    high = 1.0
+    while slope(high) > 0:
+        high *= 2
+    value = float(brentq(slope, 1e-6, high, xtol=1e-12, rtol=1e-14))
+    bend = (ratios / np.expm1(-value * ratios)) ** 2 * np.exp(-value * ratios)
+    return value, 1 / math.sqrt(n / value**2 + (near - 1) * float(bend.sum()))
+
+
+def _require_ratios(ratios: Rows, near: int) -> None:
+    if not ratios.mean() > 1e-9:  # rounding of equal distances
         raise DegenerateInput(
             f"Expected distances to neighbours {near} and {2 * near} that differ, got equal ones "
             "at all rows; rows on a lattice have no local dimension."
         )
-
-    def slope(d: float) -> float:
-        inner = ratios / -np.expm1(-d * ratios)  # log(mu) mu^d / (mu^d - 1)
-        return float(n / d + (near - 1) * inner.sum() - (2 * near - 1) * total)
-
-    low, high = 1e-3, 1.0
-    while slope(high) > 0:
-        high *= 2
-    value = float(brentq(slope, min(low, high / 2), high, xtol=1e-12, rtol=1e-14))
-    bend = (ratios / (2 * np.sinh(value * ratios / 2))) ** 2
-    return value, 1 / math.sqrt(n / value**2 + (near - 1) * float(bend.sum()))

@@ -126,17 +126,16 @@ def spectral_decay(x: Array | Moments, first: int = 1, last: int | None = None) 
 
 
 def eigenvalues(x: Array | Moments, *, centred: bool = True) -> Array:
-    """Squared singular values of the rows, ascending, as many as the smaller side has."""
+    """Squared singular values of the rows, ascending; all that are not zero are among them."""
     if not isinstance(x, Moments):
         return spectrum(deviations(x) if centred else scaled(x))
     return scatter_spectrum(x.rows.require(), centred=centred)
 
 
 def scatter_spectrum(sums: Sums, *, centred: bool) -> Array:
-    """The same from sums; a matrix wider than N rows has more eigenvalues than there are."""
+    """The same from sums, one a column; those beyond the rank of N rows are zero."""
     second = sums.second(centred=centred)
-    values = _above_rounding(array_namespace(second).linalg.eigvalsh(second))
-    return values[-min(sums.n, values.shape[0]) :]
+    return _above_rounding(array_namespace(second).linalg.eigvalsh(second))
 
 
 def spectrum(c: Array) -> Array:
