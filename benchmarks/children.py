@@ -17,8 +17,8 @@ import torch
 from benchmarks import models
 from geomkit.capture import CaptureConfig, capture_run
 from geomkit.checkpoints import CheckpointSpec
+from geomkit.data.samples import load_samples
 from geomkit.forward import to_model
-from geomkit.samples import load_samples
 from geomkit.worker import Worker
 from tests.tiny_models import saved
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from geomkit.assertions import assert_isotropic as assert_isotropic
     from geomkit.assertions import assert_transfers as assert_transfers
     from geomkit.capture import capture_run as capture_run
+    from geomkit.data.samples import load_samples as load_samples
     from geomkit.errors import GeomkitError as GeomkitError
-    from geomkit.samples import load_samples as load_samples
     from geomkit.store import Run as Run
     from geomkit.store import create_run as create_run
     from geomkit.store import latest_run as latest_run
@@ -43,7 +43,7 @@ _HOMES = {
     "capture_run": "geomkit.capture",
     "create_run": "geomkit.store",
     "latest_run": "geomkit.store",
-    "load_samples": "geomkit.samples",
+    "load_samples": "geomkit.data.samples",
     "open_run": "geomkit.store",
     "verify_run": "geomkit.store",
 }

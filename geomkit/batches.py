@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
+from geomkit.data.media import MAX_PIXELS, image_and_note, load_audio
+from geomkit.data.video import EXTRA, load_video, video_note
 from geomkit.errors import CaptureError, MissingExtra, SampleError
-from geomkit.media import MAX_PIXELS, image_and_note, load_audio
 from geomkit.processing import Processor, Shown, token_sha
 from geomkit.prompts import cut, render
 from geomkit.types import Plan, Row, Sample
-from geomkit.video import EXTRA, load_video, video_note
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geomkit.sources import readable
+from geomkit.data.sources import readable
 from geomkit.types import Clip, Modality, Row, Stored, Waveform
 
 Batches = tuple[tuple[int, ...], ...]

@@ -18,8 +18,8 @@ import typer
 from rich.console import Console
 
 from geomkit import __version__
+from geomkit.data.entries import DataConfig
 from geomkit.engines import EngineConfig
-from geomkit.entries import DataConfig
 from geomkit.errors import GeomkitError, UsageError
 from geomkit.options import options
 from geomkit.plans import CaptureConfig

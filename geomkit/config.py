@@ -34,8 +34,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from geomkit.data.entries import DataConfig
 from geomkit.engines import EngineConfig
-from geomkit.entries import DataConfig
 from geomkit.errors import UsageError
 from geomkit.places import HUB_ID, CheckpointSpec, check_distinct, check_name, check_source
 from geomkit.plans import CaptureConfig

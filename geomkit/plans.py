@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from geomkit.buckets import extent, grouped
+from geomkit.data.sources import encoded_sha
 from geomkit.errors import SampleError, UsageError
 from geomkit.prompts import prompts
-from geomkit.sources import encoded_sha
 from geomkit.types import MODALITIES, Clip, Modality, Plan, Row, Sample, Stored, Waveform
 
 SCHEMA = "geomkit-plan/1"

@@ -10,7 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from geomkit.media import resample
+from geomkit.data.media import resample
 
 SIDE, RATE, SECONDS = 64, 8_000, 10
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from geomkit.data.video import torchvision_works, video_arguments
 from geomkit.errors import CheckpointError, GeomkitError, MissingExtra
 from geomkit.types import Modality
-from geomkit.video import torchvision_works, video_arguments
 
 try:
     from transformers import (

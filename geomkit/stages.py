@@ -94,8 +94,8 @@ def _asked(
     checkpoints: Sequence[str], data: str, given: dict[str, Any]
 ) -> tuple[tuple[CheckpointSpec, ...], tuple[Sample, ...], CaptureConfig, str]:
     from geomkit.checkpoints import CheckpointSpec
+    from geomkit.data.samples import DataConfig, load_samples
     from geomkit.plans import CaptureConfig
-    from geomkit.samples import DataConfig, load_samples
 
     dataset, samples = load_samples(data, DataConfig(**_taken(DataConfig, given)))
     given.setdefault("previews", data.partition(":")[0] == SANDBOX)

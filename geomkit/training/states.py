@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from geomkit.architectures import decoder
 from geomkit.errors import TrainingError
-from geomkit.media import load_audio, load_image
+from geomkit.data.media import load_audio, load_image
 from geomkit.processing import Processor, Shown
 from geomkit.prompts import PRESETS, render
 from geomkit.training.scope import unwrap

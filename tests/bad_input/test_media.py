@@ -23,11 +23,11 @@ import soundfile
 from PIL import Image
 
 from geomkit.batches import Reader
+from geomkit.data.media import load_audio, load_image
+from geomkit.data.samples import DataConfig, load_samples
 from geomkit.errors import GeomkitError, SampleError
-from geomkit.media import load_audio, load_image
 from geomkit.plans import CaptureConfig, build_plan, by_id
 from geomkit.processing import load_processor
-from geomkit.samples import DataConfig, load_samples
 from geomkit.store import open_run
 from geomkit.types import Sample, Stored
 from tests.tiny_models import saved
@@ -144,7 +144,7 @@ def test_hostile_media_take_no_memory(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from geomkit.errors import SampleError
-from geomkit.media import load_audio, load_image
+from geomkit.data.media import load_audio, load_image
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geomkit import video
 from geomkit.batches import Reader
+from geomkit.data import video
+from geomkit.data.video import load_video, torchvision_works, video_arguments, video_note
 from geomkit.errors import MissingExtra, SampleError
 from geomkit.plans import CaptureConfig, build_plan, by_id, content_sha
 from geomkit.processing import Shown, load_processor
 from geomkit.prompts import render
 from geomkit.types import Clip, Sample, Stored
-from geomkit.video import load_video, torchvision_works, video_arguments, video_note
 from tests.tiny_models import saved
 
 needs_decoder = pytest.mark.skipif(

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomkit.captions import Item, caption_rows
-from geomkit.entries import DataConfig, Row, Rows, renamed
+from geomkit.data.captions import Item, caption_rows
+from geomkit.data.entries import DataConfig, Row, Rows, renamed
+from geomkit.data.folders import SUFFIXES
+from geomkit.data.manifests import document, table
 from geomkit.errors import SampleError
-from geomkit.folders import SUFFIXES
-from geomkit.manifests import document, table
 from geomkit.types import Sample
 
 Samples = Callable[[str, Rows, Path, DataConfig], tuple[Sample, ...]]
@@ -51,7 +51,7 @@ def load(
     """
     suite = SUITES[name]
     if place.startswith("hf:"):
-        from geomkit import hosted  # it brings the datasets library
+        from geomkit.data import hosted  # it brings the datasets library
 
         found, items = hosted.load(place.removeprefix("hf:"), data, samples, suite.columns)
         return f"{name}:{found}", items

@@ -11,9 +11,9 @@ from typing import Any
 import datasets
 import pytest
 
+from geomkit.data.samples import DataConfig, load_samples
+from geomkit.data.suites import SUITES
 from geomkit.errors import SampleError
-from geomkit.samples import DataConfig, load_samples
-from geomkit.suites import SUITES
 from geomkit.types import Sample, Stored
 
 

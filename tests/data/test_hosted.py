@@ -17,11 +17,11 @@ import soundfile
 from PIL import Image
 from pyarrow import parquet
 
-from geomkit import hosted
+from geomkit.data import hosted
+from geomkit.data.media import load_audio, load_image
+from geomkit.data.samples import DataConfig, load_samples
 from geomkit.errors import SampleError, UsageError
-from geomkit.media import load_audio, load_image
 from geomkit.plans import CaptureConfig, build_plan, content_sha
-from geomkit.samples import DataConfig, load_samples
 from geomkit.types import Stored
 
 pytestmark = pytest.mark.filterwarnings(

@@ -4,7 +4,7 @@
     set.jsonl, .csv, .parquet    a manifest
     folder                       a folder of images, sounds or videos
     hf:org/name[@revision]       a dataset of the Hugging Face hub; hf:./folder one on disk
-    coco:PATH, audiocaps:PATH    a suite as its authors distribute it, see `geomkit.suites`
+    coco:PATH, audiocaps:PATH    a suite as its authors distribute it, see `geomkit.data.suites`
 
 Nothing is decoded here: a file that cannot be decoded becomes a recorded row at capture, never a
 missing one.
@@ -16,9 +16,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from geomkit.entries import URL_SCHEMES, DataConfig, Rows, renamed, sample_of
+from geomkit.data.entries import URL_SCHEMES, DataConfig, Rows, renamed, sample_of
+from geomkit.data.manifests import READERS, table
 from geomkit.errors import SampleError, UsageError
-from geomkit.manifests import READERS, table
 from geomkit.types import Sample
 
 __all__ = ["DataConfig", "load_samples"]
@@ -42,10 +42,10 @@ def load_samples(spec: str | Path, data: DataConfig = USUAL) -> tuple[str, tuple
         split = rest or data.split or "test"
         return f"sandbox:{split}", sandbox.samples(split)
     if name == "hf":
-        from geomkit import hosted  # it brings the datasets library
+        from geomkit.data import hosted  # it brings the datasets library
 
         return hosted.load(rest, data, _samples)
-    from geomkit import suites
+    from geomkit.data import suites
 
     if name in suites.SUITES and rest:
         if not rest.startswith("hf:"):
@@ -62,7 +62,7 @@ def _from_disk(path: Path, data: DataConfig) -> tuple[str, tuple[Sample, ...]]:
         root = Path(data.media_root) if data.media_root else path.parent
         return path.name, _samples(str(path), renamed(table(path), data), root, data)
     if _is_folder(path):
-        from geomkit import folders
+        from geomkit.data import folders
 
         _refuse_unused(str(path), data)
         rows = folders.rows(path)

@@ -184,7 +184,7 @@ def _media(
             f"Expected a file path in '{column}' of {where}, got the URL {_short(text)}: geomkit"
             " downloads nothing unless you say --allow-url."
         )
-    from geomkit import downloads  # it brings the HTTP library
+    from geomkit.data import downloads  # it brings the HTTP library
 
     downloads.check(text, f"'{column}' of {where}")
     return Stored(text, partial(downloads.fetch, text, data.cache))

@@ -26,8 +26,8 @@ import soxr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from geomkit.data.sources import readable
 from geomkit.errors import SampleError
-from geomkit.sources import readable
 from geomkit.types import Stored, Waveform
 
 MAX_PIXELS = 50_000_000

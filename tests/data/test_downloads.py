@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from geomkit import downloads
-from geomkit.downloads import Limits, check, download, fetch, is_public
+from geomkit.data import downloads
+from geomkit.data.downloads import Limits, check, download, fetch, is_public
+from geomkit.data.media import load_image
+from geomkit.data.samples import DataConfig, load_samples
 from geomkit.errors import SampleError, StoreError
-from geomkit.media import load_image
 from geomkit.plans import content_sha
-from geomkit.samples import DataConfig, load_samples
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

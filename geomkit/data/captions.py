@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geomkit.entries import Rows
+from geomkit.data.entries import Rows
 
 
 @dataclass(frozen=True, slots=True)

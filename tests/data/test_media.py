@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from geomkit.data.media import image_and_note, load_audio, load_image
 from geomkit.errors import SampleError
-from geomkit.media import image_and_note, load_audio, load_image
 from geomkit.plans import content_sha
 from geomkit.types import Stored, Waveform
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from geomkit.data.samples import load_samples
 from geomkit.errors import SampleError, UsageError
-from geomkit.samples import load_samples
 
 
 def files(folder: Path, *names: str) -> Path:

@@ -25,8 +25,8 @@ from urllib.parse import urljoin
 
 import httpcore2
 
+from geomkit.data.sources import regular
 from geomkit.errors import SampleError, StoreError
-from geomkit.sources import regular
 
 MAX_BYTES = 100 * 2**20
 SECONDS = 30.0

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.data.media import MAX_PIXELS, one_line
+from geomkit.data.sources import readable
 from geomkit.errors import MissingExtra, SampleError
-from geomkit.media import MAX_PIXELS, one_line
-from geomkit.sources import readable
 from geomkit.types import Clip, Stored
 
 MAX_FRAMES = 512

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from geomkit.data.media import load_audio, load_image
+from geomkit.data.samples import DataConfig, load_samples
 from geomkit.errors import SampleError, UsageError
-from geomkit.media import load_audio, load_image
 from geomkit.plans import content_sha
-from geomkit.samples import DataConfig, load_samples
 
 
 def manifest(folder: Path, *rows: Any, name: str = "set.jsonl") -> Path:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geomkit.entries import SPLIT_COLUMNS, Rows
+from geomkit.data.entries import SPLIT_COLUMNS, Rows
+from geomkit.data.sources import regular
 from geomkit.errors import MissingExtra, SampleError
-from geomkit.sources import regular
 
 
 def table(path: Path) -> Rows:

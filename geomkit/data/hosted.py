@@ -1,7 +1,7 @@
 """Datasets of the Hugging Face library, of the hub or on disk, to rows whose media stay encoded.
 
 Media columns are read with `decode=False`: the bytes of a cell are fetched from the memory-mapped
-table when a sample is looked at, and decoded by `geomkit.media`, so that ten thousand embedded
+table when a sample is looked at, and decoded by `geomkit.data.media`, so that ten thousand embedded
 images cost no memory and one broken image is one recorded row. No code of a dataset is run.
 """
 
@@ -17,10 +17,10 @@ import datasets
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
-from geomkit.captions import Item, caption_rows
-from geomkit.entries import COLUMNS, MEDIA, SPLIT_COLUMNS, DataConfig, Row, Rows
+from geomkit.data.captions import Item, caption_rows
+from geomkit.data.entries import COLUMNS, MEDIA, SPLIT_COLUMNS, DataConfig, Row, Rows
+from geomkit.data.sources import regular
 from geomkit.errors import SampleError, UsageError
-from geomkit.sources import regular
 from geomkit.types import Sample, Stored
 
 Samples = Callable[[str, Rows, Path, DataConfig], tuple[Sample, ...]]

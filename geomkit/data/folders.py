@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from geomkit.entries import Rows
+from geomkit.data.entries import Rows
+from geomkit.data.sources import regular
 from geomkit.errors import SampleError
-from geomkit.sources import regular
 
 SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"),
