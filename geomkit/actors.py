@@ -60,37 +60,37 @@ class Actors:
             on_gpus = job.config.device != "cpu"
             room = seats(nodes, self.workers, gpus=on_gpus, spread=bool(job.config.device_map))
             progress("start ray", 1, 1)
-            hire = _hiring(ray, ray.put(job), room)
+            shared = ray.put(job)
             for group, specs in enumerate(job.groups()):
                 lacking = _lacking(run, [spec.name for spec in specs])
-                rows = _Rows(run, lacking, progress)
                 # Somebody must look at the checkpoints, even where every shard is there.
                 numbers = [n for n in lacking if lacking[n]] or [0]
-                _drain(ray, deque(numbers), room.count, hire, group, rows.add)
+                hire = _hiring(ray, shared, group, room.gpus)
+                _drain(ray, deque(numbers), room.count, hire, _Rows(run, lacking, progress))
 
 
 class Hand:
     """What an actor is: one process with a group of checkpoints in memory."""
 
-    def __init__(self, job: Job, folder: str, threads: int) -> None:
+    def __init__(self, job: Job, group: int, folder: str, threads: int) -> None:
         """Loads nothing yet, so that what goes wrong goes wrong in `capture`."""
-        self.job, self.folder, self.threads = job, folder, threads
+        self.job, self.group, self.folder, self.threads = job, group, folder, threads
         self.worker: Worker | None = None
 
-    def capture(self, group: int, number: int) -> GeomkitError | None:
+    def capture(self, number: int) -> GeomkitError | None:
         """Put a shard into the run folder; gives back the user's error instead of raising it.
 
         Raised, it would arrive wrapped in ray's own error and its traceback.
         """
         try:
             if self.worker is None:
-                self.worker = self._ready(group)
+                self.worker = self._ready()
             self.worker.capture([number])
         except GeomkitError as error:
             return error
         return None
 
-    def _ready(self, group: int) -> Worker:
+    def _ready(self) -> Worker:
         import torch
 
         torch.set_num_threads(self.threads)  # sums of floats depend on who adds what
@@ -102,20 +102,13 @@ class Hand:
                 f"Expected {Path(self.folder, self.job.out)} on every machine of the cluster, got:"
                 f" {cause}. Work in a folder that all of them share."
             ) from cause
-        return self.job.worker(self.job.session(run), group)
+        return self.job.worker(self.job.session(run), self.group)
 
 
 # ------------------------------------------------------------------------------------ the queue
 
 
-def _drain(
-    ray: Any,
-    waiting: deque[int],
-    count: int,
-    hire: Callable[[], Any],
-    group: int,
-    done: Callable[[int], None],
-) -> None:
+def _drain(ray: Any, waiting: deque[int], count: int, hire: Callable[[], Any], rows: _Rows) -> None:
     """Give every number to some actor until it is done; at most `count` actors at a time."""
     hired: list[Any] = []
     idle: list[Any] = []
@@ -128,7 +121,7 @@ def _drain(
                     hired.append(hire())
                     idle.append(hired[-1])
                 actor, number = idle.pop(), waiting.popleft()
-                busy[actor.capture.remote(group, number)] = actor, number
+                busy[actor.capture.remote(number)] = actor, number
             (first, *_), _ = ray.wait(list(busy))
             actor, number = busy.pop(first)
             try:
@@ -137,12 +130,13 @@ def _drain(
                 ray.kill(actor)  # one that cannot be reached may still be alive
                 lost[number] += 1
                 _check_lost(number, lost[number], death)
+                rows.again(lost.total())
                 waiting.append(number)
                 continue
             if error is not None:
                 raise error
             idle.append(actor)
-            done(number)
+            rows.add(number)
     finally:  # also on Ctrl-C: a shard in flight is whole or absent
         for actor in hired:
             ray.kill(actor)
@@ -189,6 +183,9 @@ class _Rows:
             self.done[name] += len(self.run.shard_rows(number))
             self.progress(f"capture {name}", self.done[name], self.total[name])
 
+    def again(self, times: int) -> None:
+        self.progress("replace actors that died", times, times)
+
 
 # ---------------------------------------------------------------------------------- the cluster
 
@@ -219,12 +216,11 @@ def seats(nodes: Sequence[Mapping[str, float]], workers: int, *, gpus: bool, spr
     return Seats(workers or (most if each else 1), each)
 
 
-def _hiring(ray: Any, job: Any, room: Seats) -> Callable[[], Any]:
+def _hiring(ray: Any, job: Any, group: int, gpus: int) -> Callable[[], Any]:
     import torch
 
-    options = {"num_gpus": room.gpus, "num_cpus": 0 if room.gpus else 1, "max_restarts": 0}
-    kind = ray.remote(**options)(Hand)
-    return lambda: kind.remote(job, str(Path.cwd()), torch.get_num_threads())
+    kind = ray.remote(num_gpus=gpus, num_cpus=0 if gpus else 1, max_restarts=0)(Hand)
+    return lambda: kind.remote(job, group, str(Path.cwd()), torch.get_num_threads())
 
 
 def _check_device(device: str) -> None:
@@ -243,7 +239,8 @@ def _cluster(ray: Any, workers: int) -> Iterator[None]:
         return
     try:
         _connect(ray, os.environ.get("RAY_ADDRESS") or "local", workers)
-        yield
+        with _off_stdout(ray):
+            yield
     finally:
         ray.shutdown()  # of a cluster that was there it only takes leave
 
@@ -276,3 +273,14 @@ def _same_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, kept)
+
+
+@contextmanager
+def _off_stdout(ray: Any) -> Iterator[None]:
+    """Keep ray's words about dead actors off stdout, where only the result goes."""
+    inside = ray._private.worker  # noqa: SLF001 - `log_to_driver` does not reach them
+    inside._worker_logs_enabled = False  # noqa: SLF001 - as above
+    try:
+        yield
+    finally:
+        inside._worker_logs_enabled = True  # noqa: SLF001 - as above

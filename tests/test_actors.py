@@ -102,12 +102,12 @@ def test_a_device_that_no_actor_can_have_is_refused(tmp_path: Path) -> None:
 def test_only_errors_of_the_user_travel_and_never_states(tmp_path: Path) -> None:
     run = started(tmp_path)
     job: Any = FakeJob(run.path, {1: "SampleError", 2: "bug"})
-    hand = Hand(job, str(tmp_path), 1)
-    assert hand.capture(0, 0) is None
-    found = hand.capture(0, 1)
+    hand = Hand(job, 0, str(tmp_path), 1)
+    assert hand.capture(0) is None
+    found = hand.capture(1)
     assert (type(found).__name__, str(found)) == ("SampleError", "shard 1: SampleError")
     with pytest.raises(ZeroDivisionError):
-        hand.capture(0, 2)
+        hand.capture(2)
 
 
 def test_a_folder_that_a_machine_does_not_see_is_named(
@@ -116,7 +116,7 @@ def test_a_folder_that_a_machine_does_not_see_is_named(
     monkeypatch.chdir(tmp_path)  # an actor goes to the folder of the command
     job: Any = FakeJob(Path("run"))
     for folder in (tmp_path, tmp_path / "absent"):
-        found = Hand(job, str(folder), 1).capture(0, 0)
+        found = Hand(job, 0, str(folder), 1).capture(0)
         assert isinstance(found, CaptureError)
         assert f"Expected {folder / 'run'} on every machine of the cluster" in str(found)
 
@@ -125,7 +125,9 @@ def test_a_folder_that_a_machine_does_not_see_is_named(
 
 
 @pytest.mark.slow
-def test_actors_give_the_run_also_when_one_is_killed(tmp_path: Path) -> None:
+def test_actors_give_the_run_also_when_one_is_killed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     families = {"before": "qwen2_vl", "after": "qwen2_5_vl"}
     specs = [CheckpointSpec(n, str(tiny_models.saved(family))) for n, family in families.items()]
     samples = tiny_models.scenes(12)
@@ -147,6 +149,8 @@ def test_actors_give_the_run_also_when_one_is_killed(tmp_path: Path) -> None:
     run = capture_run(specs, samples, tmp_path / "ray", config, engine=Actors(2), progress=kill_one)
     assert len(killed) >= 1
     assert told[-1] == ("capture after", 24, 24)
+    assert ("replace actors that died", 1, 1) in told
+    assert capfd.readouterr().out == ""  # it is the result's
     assert tree(tmp_path / "ray") == tree(tmp_path / "whole")
     assert verify_run(run.path) == ()
     assert not ray.is_initialized()
@@ -201,7 +205,11 @@ def test_a_dead_actors_shard_goes_back_to_the_queue(
     assert len(set(pids(run))) == 4
     assert tree(run.path) == filled
     assert told[:3] == [("start ray", 0, 1), ("start ray", 1, 1), ("capture base", 0, 18)]
-    assert [done for _, done, _ in told[3:]] == [3, 6, 9, 12, 15, 18]
+    assert [now for now in told if "died" in now[0]] == [
+        ("replace actors that died", 1, 1), ("replace actors that died", 2, 2),
+    ]  # fmt: skip
+    rows = [done for stage, done, _ in told if stage == "capture base"]
+    assert rows == [0, 3, 6, 9, 12, 15, 18]
     assert gone(pids(run))
 
 
