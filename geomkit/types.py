@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,18 +116,31 @@ class Plan:
 
         A field at its default is left out: a plan from before the field keeps its bytes and hash.
         """
+        return "".join(self._json())
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON: two captures are comparable when it is equal."""
+        digest = hashlib.sha256()
+        for piece in self._json():  # never whole: of many rows it is longer than they are
+            digest.update(piece.encode())
+        return digest.hexdigest()
+
+    def _json(self) -> Iterator[str]:
         given = {
             f.name: getattr(self, f.name)
             for f in fields(self)
             if getattr(self, f.name) != f.default
         }
-        plain = {**given, "rows": [asdict(row) for row in self.rows]}
-        return json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1, default=dict)
+        encoder = json.JSONEncoder(sort_keys=True, ensure_ascii=False, indent=1, default=_plain)
+        return encoder.iterencode(given)
 
-    @property
-    def hash(self) -> str:
-        """sha256 of the canonical JSON: two captures are comparable when it is equal."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A row or a mapping as JSON takes it; what is inside has its own turn."""
+    if isinstance(value, Row):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    return dict(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +268,9 @@ class ProbeResult:
     n_train: int
     n_test: int
     note: str = ""
+    selectivity_interval: Interval | None = None  # paired, on the same held-out rows
+    ceiling: float | None = None  # accuracy of the probe trained on `test_on` itself
+    penalty: float | None = None
 
     @property
     def guess(self) -> float:

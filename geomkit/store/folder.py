@@ -45,7 +45,7 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
                 f"{path} is not empty and no run (no plan.json); choose another folder"
             )
         files.write_atomic(path / "plan.json", plan.to_json().encode())
-    return open_run(path)
+    return Run(path, plan, plan.hash)  # not read again: a plan of many rows is held once
 
 
 def _clear(path: Path) -> None:
