@@ -52,7 +52,9 @@ def _parameter(
 ) -> inspect.Parameter:
     own = [f"{name}: {_shown(p[field.name])}" for name, p in presets.items() if field.name in p]
     flag = "--" + field.name.replace("_", "-")
-    names = (f"{flag}/--no-{flag[2:]}",) if hint is bool else (flag,)
+    names = (
+        (f"{flag}/--no-{flag[2:]}",) if hint is bool else (flag, *field.metadata.get("also", ()))
+    )
     option = typer.Option(
         *names,
         help=field.metadata.get("help", field.name),

@@ -60,7 +60,13 @@ class CaptureConfig:
     store_dtype: str = _doc("float32", "Precision of the states on disk (float32, bfloat16).")
     tokens: bool = _doc(False, "Store the states of every token too: large, asks for --yes.")
     dtype: str = _doc("float32", "Precision of the forward pass (float32, bfloat16, float16).")
-    attention: str = _doc("sdpa", "Attention implementation (sdpa, eager, flash_attention_2).")
+    attention: str = field(
+        default="sdpa",
+        metadata={
+            "help": "Attention implementation (sdpa, eager, flash_attention_2).",
+            "also": ("--attn",),
+        },
+    )
     device: str = _doc("auto", "Device to run on; auto takes a GPU if there is one.")
     device_map: str = _doc("", "Spread one model over devices: auto, balanced, sequential.")
     one_by_one: bool = _doc(

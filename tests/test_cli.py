@@ -51,7 +51,7 @@ def test_every_command_has_help(geomkit, command: str) -> None:  # type: ignore[
 
 def test_config_fields_are_options_with_their_own_help(geomkit) -> None:  # type: ignore[no-untyped-def]
     _, out, _ = geomkit("capture", "--help")
-    for flag in ("--batch-size", "--prompt", "--gate", "--no-gate", "--sites"):
+    for flag in ("--batch-size", "--prompt", "--gate", "--no-gate", "--sites", "--attn"):
         assert flag in out
 
 
