@@ -81,7 +81,8 @@ def logit_lens(
 
     `states` and `final` are `(samples, dim)` of one site and of the site after the final norm,
     `unembedding` is the head's weight `(vocabulary, dim)`. Say with `normed` whether `states` have
-    passed the final norm already; if not, `norm` applies it here, once. `final` always has.
+    passed the final norm already; if not, `norm` applies it here, once, to rows in float64.
+    `final` always has.
     Vocabulary goes by in blocks, so no `(samples, vocabulary)` array is made.
 
     Raises:
