@@ -48,11 +48,11 @@ def self_cluster(x: Array | Moments) -> float:
     Reference:
         Tsitsulin et al. 2023, arXiv:2305.16562.
     """
-    n, dim = x.shape
+    energy, (n, dim) = _unit_energy(x), x.shape
     if dim < 2:
         raise DegenerateInput("Expected at least 2 columns, got 1; on one axis all rows clump.")
     expected = n + n * (n - 1) / dim
-    return (_unit_energy(x) - expected) / (n * n - expected)
+    return (energy - expected) / (n * n - expected)
 
 
 def _unit_energy(x: Array | Moments) -> float:

@@ -10,7 +10,15 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.rows import BLOCK_ENTRIES, RESOLUTION, Array, as_rows, matched, on_host
+from geomkit.geometry.rows import (
+    BLOCK_ENTRIES,
+    RESOLUTION,
+    Array,
+    as_rows,
+    matched,
+    on_host,
+    scaled,
+)
 
 
 def curvature(path: Array) -> float:
@@ -22,14 +30,13 @@ def curvature(path: Array) -> float:
     give about 2 pi/3.
 
     Raises:
-        DegenerateInput: fewer than three places, or a step of no length.
+        DegenerateInput: fewer than three places, or a step of no length to float32 resolution.
 
     Reference:
         Hosseini and Fedorenko 2023, arXiv:2311.04930; Skean et al. 2025, arXiv:2502.02013.
     """
-    path = as_rows(path, 3)
+    path = scaled(path, 3)
     xp = array_namespace(path)
-    path = path / (xp.max(xp.abs(path)) or 1.0)  # so that no square overflows or vanishes
     steps = path[1:, :] - path[:-1, :]
     length = xp.sum(steps * steps, axis=1)
     still = length <= RESOLUTION * xp.sum(path * path, axis=1)[1:]

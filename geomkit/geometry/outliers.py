@@ -79,9 +79,9 @@ def outlier_dimensions(x: Array | Moments, k: int = 3, *, by: By = "cosine") -> 
         DegenerateInput: all rows point the same way.
         UsageError: no dimension would be left.
     """
+    parts = column_cosines(unit_sums(x)) if by == "cosine" else row_sums(x).squares
     if not 0 < k < x.shape[1]:
         raise UsageError(f"Expected k from 1 to {x.shape[1] - 1} of {x.shape[1]} columns, got {k}.")
-    parts = column_cosines(unit_sums(x)) if by == "cosine" else row_sums(x).squares
     return np.argsort(-on_host(parts), kind="stable")[:k]
 
 

@@ -93,6 +93,36 @@ TABLE_ACROSS = {
     "stretched axes":        "m   m   m   m   m   m   m   s   m   m   m   m   m   m   m",
     "invertible maps":       "m   m   m   m   m   m   m   s   m   m   m   m   m   m   m",
 }  # fmt: skip
+HEAD = RNG.standard_normal((30, DIM))
+VIEWS = np.arange(N) // 4
+WITHIN = {
+    "plug-in iso_score": lambda x, _: geometry.iso_score(x, debiased=False),
+    "largest contribution": lambda x, _: geometry.cosine_contribution(x).parts.max(),
+    "without outliers": lambda x, _: geometry.mean_cosine(geometry.outlier_ablated(x, 2)),
+    "partition_isotropy": lambda x, _: geometry.partition_isotropy(x),
+    "spectral_decay": lambda x, _: geometry.spectral_decay(x, 2, 9),
+    "vendi_score": lambda x, _: geometry.vendi_score(x),
+    "self_cluster": lambda x, _: geometry.self_cluster(x),
+    "lidar": lambda x, _: geometry.lidar(x, VIEWS, ridge=0.01),
+    "two_nn": lambda x, _: geometry.two_nn(x).linear,
+    "two_nn likelihood": lambda x, _: geometry.two_nn(x).likelihood,
+    "gride": lambda x, _: geometry.gride(x, furthest=8)[2].dimension,
+    "curvature": lambda x, _: geometry.curvature(x),
+    "logit_lens": lambda x, y: geometry.logit_lens(x, y, HEAD, normed=True).mean_divergence(),
+}
+TABLE_WITHIN = {
+    #                         iso con out par dec ven clu lid two lik gri cur len
+    "rotation of both":      "s   m   m   s   s   s   s   s   s   s   s   s   m",
+    "rotation of one":       "s   m   m   s   s   s   s   s   s   s   s   s   m",
+    "scale":                 "s   s   s   m   s   s   s   s   s   s   s   s   m",
+    "row lengths":           "m   s   s   m   m   s   s   m   m   m   m   m   m",
+    "shift":                 "s   m   m   m   s   m   m   s   s   s   s   s   m",
+    "sample order of both":  "s   s   s   s   s   s   s   m   s   s   s   m   s",
+    "sample order of one":   "s   s   s   s   s   s   s   m   s   s   s   m   m",
+    "feature order of both": "s   s   s   s   s   s   s   s   s   s   s   s   m",
+    "stretched axes":        "m   m   m   m   m   m   m   m   m   m   m   m   m",
+    "invertible maps":       "m   m   m   m   m   m   m   m   m   m   m   m   m",
+}  # fmt: skip
 CASES = [
     (transformation, metric, stays == "s")
     for transformation, row in TABLE.items()
@@ -103,11 +133,16 @@ CASES += [
     for transformation, row in TABLE_ACROSS.items()
     for metric, stays in zip(ACROSS, row.split(), strict=True)
 ]
+CASES += [
+    (transformation, metric, stays == "s")
+    for transformation, row in TABLE_WITHIN.items()
+    for metric, stays in zip(WITHIN, row.split(), strict=True)
+]
 
 
 @pytest.mark.parametrize(("transformation", "metric", "stays"), CASES)
 def test_must_it_stay(transformation, metric, stays):
-    measure, moved = (METRICS | ACROSS)[metric], TRANSFORMATIONS[transformation](X, Y)
+    measure, moved = (METRICS | ACROSS | WITHIN)[metric], TRANSFORMATIONS[transformation](X, Y)
     before, after = measure(X, Y), measure(*moved)
     if stays:
         assert after == pytest.approx(before, rel=1e-9, abs=1e-12)

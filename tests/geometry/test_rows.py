@@ -18,6 +18,18 @@ ONE = {
     "stable_rank": geometry.stable_rank,
     "uniformity": geometry.uniformity,
     "hubness": lambda x: geometry.hubness(x).gini,
+    "cosine_contribution": lambda x: geometry.cosine_contribution(x).parts[3],
+    "outlier_ablated": lambda x: geometry.outlier_ablated(x, 2).sum(),
+    "outlier_dimensions": lambda x: geometry.outlier_dimensions(x, 2, by="variance")[0],
+    "partition_isotropy": geometry.partition_isotropy,
+    "plug-in iso_score": lambda x: geometry.iso_score(x, debiased=False),
+    "spectral_decay": geometry.spectral_decay,
+    "vendi_score": geometry.vendi_score,
+    "self_cluster": geometry.self_cluster,
+    "lidar": lambda x: geometry.lidar(x, np.arange(len(x)) // 4),
+    "two_nn": lambda x: geometry.two_nn(x).linear,
+    "gride": lambda x: geometry.gride(x, furthest=8)[1].dimension,
+    "curvature": geometry.curvature,
 }
 TWO = {
     "cross_mean_cosine": geometry.cross_mean_cosine,
@@ -49,7 +61,8 @@ GOOD = np.random.default_rng(9).standard_normal((60, 12)).astype(np.float32)
 ZERO_ROW = GOOD.copy()
 ZERO_ROW[3] = 0
 CENTRED = {"mean_norm_share", "iso_score", "participation_ratio", "effective_rank"}
-CENTRED |= {"rank_me", "stable_rank"}
+CENTRED |= {"rank_me", "stable_rank", "outlier_dimensions", "partition_isotropy", "lidar"}
+CENTRED |= {"plug-in iso_score", "spectral_decay", "two_nn", "gride", "curvature"}
 PLACES = {"linear_cka", "plug-in linear_cka", "linear_cka_null", "procrustes", "cca", "svcca"}
 PLACES |= {"principal_angles", "principal_angles of features", "rsa", "whitened rsa"}
 CENTRED |= {f"{name} {side}" for name in PLACES for side in ("left", "right")}
