@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import models
 from benchmarks.clock import Spent, interleaved, ratio
 from benchmarks.lines import Line, Setup, markdown
 
@@ -47,6 +48,15 @@ def test_a_table_says_where_it_was_made(tmp_path: Path) -> None:
     assert "| at most 1.1 |" in table
     assert "torch" in table
     assert "1 threads" in table
+
+
+@pytest.mark.parametrize(
+    ("size", "billions"), [("360m", 0.359), ("3b", 3.755), ("7b", 8.292), ("omni7b", 8.932)]
+)
+def test_sizes_are_those_of_the_real_models(size: str, billions: float) -> None:
+    model = models.build(models.SIZES[size], dtype="bfloat16", device="meta")
+    parameters = sum(one.numel() for one in model.parameters())
+    assert parameters == pytest.approx(billions * 1e9, abs=1e6)
 
 
 @pytest.mark.slow
