@@ -81,7 +81,7 @@ def fit_affine(
     total = float(np.sum(s * s))
     target = _compact(y)
     folds = folds_of(clusters, FOLDS)
-    errors = [left_out_error(left, s, target, p * total, folds) for p in PENALTIES]
+    errors = [float(np.sum(left_out(left, s, target, p * total, folds) ** 2)) for p in PENALTIES]
     best = PENALTIES[int(np.argmin(errors))]
     return AffineMap(
         mean=mean,
@@ -132,22 +132,19 @@ def decompose(x: Rows, energy: float) -> tuple[Rows, Rows, Rows]:
     return (own, s, other) if wide else (other, s, own)
 
 
-def left_out_error(
-    left: Rows, s: Rows, target: Rows, penalty: float, folds: NDArray[np.int64]
-) -> float:
-    """Squared error of every fold under the ridge that was fitted without it, summed.
+def left_out(left: Rows, s: Rows, target: Rows, penalty: float, folds: NDArray[np.int64]) -> Rows:
+    """The residual of every row under the ridge that was fitted without its fold, like `target`.
 
     `left` and `s` decompose the centred rows; `target` is centred too. The mean is refitted without
     the fold like all else: the hat matrix has `1/n` in it.
     """
     shrunk = s * s / (s * s + penalty)
     residual = target - left @ (shrunk[:, None] * (left.T @ target))
-    error = 0.0
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
         hat = left[out] * shrunk @ left[out].T + 1 / len(left)
-        error += float(np.sum(np.linalg.solve(np.eye(len(hat)) - hat, residual[out]) ** 2))
-    return error
+        residual[out] = np.linalg.solve(np.eye(len(hat)) - hat, residual[out])
+    return np.asarray(residual)
 
 
 def require_groups(clusters: NDArray[np.int64]) -> None:

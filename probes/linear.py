@@ -1,9 +1,11 @@
 """Linear probes: what a hyperplane can read from the states, within and across modalities.
 
-For each attribute, site and checkpoint a multinomial logistic regression is trained on one modality
-and tested on each modality that has the attribute; a text row has the labels of its sample. Half of
-the groups are held out, the same ones everywhere. Attributes that no caption names (`spoken=False`)
-are the negative control; labels shuffled before training are the control task.
+For each attribute, site and checkpoint a read-out is trained on one modality and tested on each
+modality that has the attribute; a text row has the labels of its sample. So the matrix train-on x
+test-on holds zero-shot transfer (trained on text, tested on images or sounds), and on its diagonal
+the ceiling of each column. Half of the groups are held out, the same ones everywhere; the penalty
+is chosen on the others. Attributes that no caption names (`spoken=False`) are the negative control;
+labels shuffled before training are the control task.
 
 Reference: Alain and Bengio, Understanding Intermediate Layers Using Linear Classifier Probes, 2016;
 Hewitt and Liang, Designing and Interpreting Probes with Control Tasks, 2019.
@@ -11,15 +13,12 @@ Hewitt and Liang, Designing and Interpreting Probes with Control Tasks, 2019.
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.errors import DegenerateInput, UsageError
@@ -28,8 +27,9 @@ from geomkit.statistics import Estimate, difference, from_scores, interval
 from geomkit.store import Run
 from geomkit.types import MODALITIES, Activations, Difference, Modality, ProbeResult
 from probes.control import shuffled
+from probes.readouts import Readout, fit, penalty_of, span_of
 from probes.split import group_of, held_out_groups
-from probes.tasks import Attribute, Labels, Task, attributes_of, tasks_of
+from probes.tasks import Attribute, Task, attributes_of, tasks_of
 from probes.transfer import mean_of, rescale, spread_of
 
 Direction = tuple[Modality, Modality]
@@ -44,7 +44,8 @@ class ProbeConfig:
     pooling: str = "last"
     held_out: float = 0.5  # share of the groups to test on
     seed: int = 0  # of the split and of the shuffled labels
-    penalty: float = 10.0  # of |w|^2 / 2 against the summed log loss, inputs at unit variance
+    readout: Readout = "multinomial"
+    penalty: float | None = None  # of |w|^2, inputs at unit variance; None: by cross-validation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,8 @@ class Marks:
 
     correct: NDArray[np.bool_]
     uncentred: NDArray[np.bool_]  # the tested modality keeps its own mean
-    control: NDArray[np.bool_]  # trained on shuffled labels
+    control: NDArray[np.bool_]  # trained on shuffled labels, at the same penalty
+    penalty: float
 
 
 Outcome = Marks | str
@@ -79,7 +81,7 @@ def probe_run(
     differences: list[Difference] = []
     with threadpool_limits(1):  # many small fits: more threads make them ten times slower
         for site in probed_sites(run, config.sites):
-            views = {name: _views(run, name, site, config.pooling) for name in names}
+            views = {name: views_of(run, name, site, config.pooling) for name in names}
             for attribute in attributes_of(run.plan.rows):
                 tasks = {name: tasks_of(views[name], attribute, held_out) for name in names}
                 outcomes = {name: probe(tasks[name], attribute.name, config) for name in names}
@@ -122,7 +124,7 @@ def probe(
                 outcomes[source, target] = str(reason)
         targets = {m: task for m, task in tasks.items() if (source, m) not in outcomes}
         try:
-            marks = mark(train, targets, seed, config.penalty) if targets else {}
+            marks = mark(train, targets, seed, config) if targets else {}
             outcomes |= {(source, target): m for target, m in marks.items()}
         except DegenerateInput as reason:
             outcomes |= {(source, target): str(reason) for target in targets}
@@ -130,9 +132,11 @@ def probe(
 
 
 def mark(
-    train: Task, tests: Mapping[Modality, Task], seed: Sequence[int], penalty: float
+    train: Task, tests: Mapping[Modality, Task], seed: Sequence[int], config: ProbeConfig
 ) -> Mapping[Modality, Marks]:
     """Train on the groups that are not held out, test on the rows that are, in every modality.
+
+    A penalty that is not given is chosen on these training groups.
 
     Raises:
         DegenerateInput: when the training rows cannot be trained on, or all their states are equal.
@@ -143,38 +147,26 @@ def mark(
     lies = shuffled(labels, groups, np.random.default_rng(seed))
     mean, spread = mean_of(train.states[seen]), spread_of(train.states[seen])
     inputs = rescale(train.states[seen], mean, spread)
-    truth, control = fit(inputs, labels, penalty), fit(inputs, lies, penalty)
+    axes = span_of(inputs)
+    inputs = inputs @ axes
+    readout, penalty = config.readout, config.penalty
+    if penalty is None:
+        penalty = penalty_of(inputs, labels, codes(len(groups), groups), readout)
+    truth, control = (fit(inputs, given, penalty, readout) for given in (labels, lies))
     marks: dict[Modality, Marks] = {}
     for modality, test in tests.items():
         asked, answers = test.states[test.held_out], test.labels[test.held_out]
-        centred = rescale(asked, mean_of(test.states[~test.held_out]), spread)
+        centred = rescale(asked, mean_of(test.states[~test.held_out]), spread) @ axes
         marks[modality] = Marks(
             correct=truth.predict(centred) == answers,
-            uncentred=truth.predict(rescale(asked, mean, spread)) == answers,
+            uncentred=truth.predict(rescale(asked, mean, spread) @ axes) == answers,
             control=control.predict(centred) == answers,
+            penalty=penalty,
         )
     return marks
 
 
-def fit(inputs: NDArray[np.float64], labels: Labels, penalty: float) -> LogisticRegression:
-    """A multinomial logistic regression with an L2 penalty, from a zero start, so without a seed.
-
-    Raises:
-        DegenerateInput: when the training labels have one class, or the fit does not converge.
-    """
-    if len(np.unique(labels)) < 2:
-        raise DegenerateInput(
-            "Expected two classes in the training rows, got one; give more samples."
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            return LogisticRegression(C=1 / penalty, max_iter=1000).fit(inputs, labels)
-        except ConvergenceWarning as error:
-            raise DegenerateInput("The probe did not converge in 1000 steps.") from error
-
-
-def _views(run: Run, checkpoint: str, site: str, pooling: str) -> Mapping[Modality, Activations]:
+def views_of(run: Run, checkpoint: str, site: str, pooling: str) -> Mapping[Modality, Activations]:
     """The paired states of every modality of the run at one site."""
     present = {row.modality for row in run.plan.rows}
     return {m: run.activations(checkpoint, site, m, pooling) for m in MODALITIES if m in present}
@@ -190,32 +182,47 @@ def _results(
     for checkpoint, directions in outcomes.items():
         for (source, target), outcome in directions.items():
             train, test = tasks[checkpoint][source], tasks[checkpoint][target]
-            marks = outcome if isinstance(outcome, Marks) else None
-            accuracy = None if marks is None else float(marks.correct.mean())
-            control = None if marks is None else float(marks.control.mean())
-            yield ProbeResult(
+            bare = ProbeResult(
                 attribute=attribute.name,
                 spoken=attribute.spoken,
                 train_on=source,
                 test_on=target,
                 checkpoint=checkpoint,
                 site=site,
-                accuracy=accuracy,
-                interval=None if marks is None else interval(_accuracy(marks, test)),
+                accuracy=None,
+                interval=None,
                 majority=_majority(train, test),
                 chance=1 / len(np.unique(train.labels)),
-                control=control,
-                selectivity=None if accuracy is None or control is None else accuracy - control,
+                control=None,
+                selectivity=None,
                 n_train=int((~train.held_out).sum()),
                 n_test=int(test.held_out.sum()),
                 note=_note(source, target, outcome),
             )
+            ceiling = directions[target, target]
+            yield bare if isinstance(outcome, str) else _scored(bare, outcome, ceiling, test)
 
 
-def _accuracy(marks: Marks, test: Task) -> Estimate:
-    """The share of held-out rows that the probe has right, clustered by group."""
+def _scored(bare: ProbeResult, marks: Marks, ceiling: Outcome, test: Task) -> ProbeResult:
+    """The result with what was right, with the interval of each."""
+    accuracy, control = _accuracy(marks.correct, test), _accuracy(marks.control, test)
+    selectivity = difference(control, accuracy)
+    return replace(
+        bare,
+        accuracy=accuracy.value,
+        interval=interval(accuracy),
+        control=control.value,
+        selectivity=selectivity.value,
+        selectivity_interval=interval(selectivity),
+        ceiling=None if isinstance(ceiling, str) else float(ceiling.correct.mean()),
+        penalty=marks.penalty,
+    )
+
+
+def _accuracy(right: NDArray[np.bool_], test: Task) -> Estimate:
+    """The share of held-out rows that a probe has right, clustered by group."""
     groups = [g for g, out in zip(test.groups, test.held_out, strict=True) if out]
-    return from_scores(marks.correct, codes(len(groups), groups))
+    return from_scores(right, codes(len(groups), groups))
 
 
 def _majority(train: Task, test: Task) -> float:
@@ -249,7 +256,7 @@ def _differences(
             change = None
             note = "" if attribute.spoken else "negative control: no caption names it"
             if isinstance(old, Marks) and isinstance(new, Marks):
-                change = difference(_accuracy(old, test), _accuracy(new, test))
+                change = difference(_accuracy(old.correct, test), _accuracy(new.correct, test))
             else:
                 note = old if isinstance(old, str) else str(new)
             yield Difference(

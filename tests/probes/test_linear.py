@@ -14,12 +14,12 @@ from probes.linear import (
     ProbeConfig,
     _accuracy,
     _majority,
-    fit,
     mark,
     probe,
     probe_run,
     probed_sites,
 )
+from probes.readouts import fit
 from probes.split import group_of, held_out_groups, is_held_out
 from probes.tasks import Attribute, Task, attributes_of, tasks_of
 from probes.transfer import mean_of, rescale, spread_of
@@ -225,8 +225,13 @@ def test_copies_cannot_be_memorised():
     out = held_out_groups(groups)
     by_group = Task("text", states, labels, groups, np.array([g in out for g in groups]))
     by_row = dataclasses.replace(by_group, held_out=np.arange(240) % 2 == 0)
-    assert mark(by_group, {"text": by_group}, [0], 1.0)["text"].correct.mean() < 0.75
-    assert mark(by_row, {"text": by_row}, [0], 1.0)["text"].correct.mean() == 1.0
+    assert (
+        mark(by_group, {"text": by_group}, [0], ProbeConfig(penalty=1.0))["text"].correct.mean()
+        < 0.75
+    )
+    assert (
+        mark(by_row, {"text": by_row}, [0], ProbeConfig(penalty=1.0))["text"].correct.mean() == 1.0
+    )
 
 
 def test_the_split_is_even_seeded_and_independent_of_order():
@@ -249,7 +254,11 @@ def test_intervals_hold_chance_as_often_as_they_say():
         states, labels = rng.standard_normal((80, 32)), rng.choice(["a", "b"], 80)
         groups = tuple(map(str, range(80)))
         task = Task("text", states, labels, groups, np.arange(80) % 2 == 0)
-        span = interval(_accuracy(mark(task, {"text": task}, [0], 10.0)["text"], task))
+        span = interval(
+            _accuracy(
+                mark(task, {"text": task}, [0], ProbeConfig(penalty=10.0))["text"].correct, task
+            )
+        )
         held += span.low < 0.5 < span.high
     assert held >= 108  # 114 expected, standard deviation 2.4
 
