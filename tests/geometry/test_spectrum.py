@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import linregress
 
-from geomkit.errors import DegenerateInput
+from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry import (
     effective_rank,
     effective_rank_ceiling,
     participation_ratio,
     rank_me,
+    spectral_decay,
     stable_rank,
 )
 from geomkit.geometry.rows import deviations
@@ -21,6 +23,10 @@ def power_law(alpha: float, dim: int = 256, n: int = 600) -> np.ndarray:
     basis = np.linalg.qr(np.column_stack([np.ones(n), rng.standard_normal((n, dim))]))[0][:, 1:]
     turn = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
     return basis * np.arange(1, dim + 1) ** (-alpha / 2) @ turn
+
+
+def spectral_decay_of_30(x: np.ndarray) -> float:
+    return spectral_decay(x, 1, 30)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,8 @@ def test_power_law_spectra(alpha, sigma, covariance, participation, stable):
     assert effective_rank(x) == pytest.approx(covariance, abs=2e-4)
     assert participation_ratio(x, debiased=False) == pytest.approx(participation, abs=2e-4)
     assert stable_rank(x) == pytest.approx(stable, abs=2e-5)
+    for first, last in ((1, None), (11, 200), (2, 3)):
+        assert spectral_decay(x, first, last) == pytest.approx(alpha, abs=1e-7)
 
 
 def test_one_name_one_spectrum(pair_s):
@@ -50,7 +58,27 @@ def test_rank_me_is_uncentred():
     assert rank_me(x) == pytest.approx(525.3, abs=0.05)
 
 
-@pytest.mark.parametrize("metric", [effective_rank, rank_me, stable_rank, participation_ratio])
+def test_spectral_decay_is_a_straight_line_in_logarithms(pair_s):
+    x, _ = pair_s
+    lam = np.sort(np.linalg.eigvalsh(np.cov(x.T)))[::-1]
+    fit = linregress(np.log(np.arange(11, 101)), np.log(lam[10:100]))
+    assert spectral_decay(x, 11, 100) == pytest.approx(-fit.slope, rel=1e-9)
+    assert abs(spectral_decay(x, 1, 400) - spectral_decay(x, 11, 100)) > 0.1  # the range matters
+
+
+def test_spectral_decay_of_a_range_that_is_none():
+    x = np.random.default_rng(0).standard_normal((40, 6))
+    for first, last in ((0, 3), (3, 3), (4, 2), (1, 7)):
+        with pytest.raises(UsageError, match=rf"= 6, got {first} to {last}"):
+            spectral_decay(x, first, last)
+    with pytest.raises(DegenerateInput, match="variance up to rank 6, got rank 3"):
+        spectral_decay(np.concatenate([x[:, :3], x[:, :3]], axis=1))
+
+
+METRICS = [effective_rank, rank_me, stable_rank, participation_ratio, spectral_decay_of_30]
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_sample_side_equals_feature_side(metric):
     x = np.random.default_rng(0).standard_normal((60, 40)) + 0.3
     wide = np.concatenate([x, np.zeros((60, 200))], axis=1)  # the same rows, now N < dim
