@@ -73,6 +73,7 @@ def compared(
 
 
 def figure(section: str, what: str, value: float, told: str, target: float | None = None) -> Line:
+    """The line of one number, with what it was made from."""
     return Line(section, what, figure=f"ratio {value:.3f}: {told}", target=target)
 
 
@@ -80,9 +81,7 @@ def provenance(setup: Setup) -> str:
     """Machine, versions and command."""
     chip = torch.cuda.get_device_name() if setup.cuda else _processor()
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "peft", "h5py"))
-    knobs = [
-        f"{k}={os.environ[k]}" for k in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY") if k in os.environ
-    ]
+    knobs = [f"{name}={os.environ[name]}" for name in KNOBS if name in os.environ]
     command = " ".join([*knobs, "python", "benchmarks/capture.py", *sys.argv[1:]])
     return (
         f"{chip}, {os.cpu_count()} cores, {setup.threads} threads; Python"
