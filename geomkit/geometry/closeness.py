@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 from scipy import sparse
 
 from geomkit.errors import DegenerateInput
 from geomkit.geometry.hsic import LEAST, require_signal
-from geomkit.geometry.neighbours import membership, require_enough
+from geomkit.geometry.nearest import neighbour_blocks, pair_cosines
+from geomkit.geometry.neighbours import require_enough
 from geomkit.geometry.rows import (
     Array,
     Groups,
     codes,
     directions,
-    on_device,
     on_host,
-    similarity_blocks,
 )
 
 Graph = Any  # scipy.sparse.csr_array, which has no static type
@@ -59,21 +57,18 @@ def cknna(x: Array, y: Array, k: int = 10, groups: Groups | None = None) -> floa
 
 def _graph(u: Array, k: int, code: NDArray[np.int64]) -> tuple[Graph, Graph]:
     """Each row's share in its neighbours, and its cosines with them, `(N, N)` with few entries."""
-    xp = array_namespace(u)
-    own = on_device(code, u)
-    shares, cosines, entries = [], [], 0
-    for rows, cosine in similarity_blocks(u, u):
-        barred = own[rows][:, None] == own[None, :]
-        share = on_host(membership(xp.where(barred, -xp.inf, cosine), k))
-        shares.append(sparse.csr_array(share))
-        cosines.append(sparse.csr_array(np.where(share > 0, on_host(cosine), 0.0)))
-        entries += shares[-1].nnz
+    parts, entries = [], 0
+    for _, member in neighbour_blocks(u, u, k, (code, code)):
+        parts.append(sparse.csr_array(on_host(member)))
+        entries += parts[-1].nnz
         if entries > MOST_ENTRIES + k * u.shape[0]:
             raise DegenerateInput(
                 f"Expected rows with {k} nearest neighbours, got ties of more than "
                 f"{MOST_ENTRIES} cosines; drop equal rows or capture in float32."
             )
-    return sparse.vstack(shares, format="csr"), sparse.vstack(cosines, format="csr")
+    near = sparse.vstack(parts, format="coo")
+    cosines = pair_cosines(on_host(u), on_host(u), near.row, near.col)
+    return near.tocsr(), sparse.csr_array((cosines, (near.row, near.col)), shape=near.shape)
 
 
 def _hsic(a: Graph, b: Graph) -> float:

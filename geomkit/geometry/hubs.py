@@ -1,6 +1,6 @@
 """Do a few items crowd the neighbour lists of all others?
 
-Neighbours are by cosine, and ties for the last place are shared (see `neighbours`), so an item's
+Neighbours are by cosine, and ties for the last place are shared (see `nearest`), so an item's
 count of occurrences may be a fraction.
 """
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.neighbours import membership, neighbour_blocks, require_enough
+from geomkit.geometry.nearest import neighbour_blocks
+from geomkit.geometry.neighbours import require_enough
 from geomkit.geometry.rows import (
     Array,
     Groups,
@@ -21,7 +22,6 @@ from geomkit.geometry.rows import (
     directions,
     on_host,
     same_columns,
-    similarity_blocks,
 )
 
 
@@ -104,7 +104,7 @@ def hubness(
     if gallery is None:
         code = codes(u.shape[0], groups)
         require_enough(u, u, k, code)
-        return Hubness(_count(neighbour_blocks(u, k, code)), k, int(u.shape[0]) - 1)
+        return Hubness(_count(neighbour_blocks(u, u, k, (code, code))), k, int(u.shape[0]) - 1)
     if groups is not None:
         raise UsageError("Expected groups without a gallery, got both; a query is no item.")
     v = directions(gallery)
@@ -115,8 +115,7 @@ def hubness(
         raise DegenerateInput(
             f"Expected more than k = {k} items, got {v.shape[0]}; give more or a smaller k."
         )
-    blocks = ((rows, membership(cosine, k)) for rows, cosine in similarity_blocks(u, v))
-    return Hubness(_count(blocks), k, int(u.shape[0]))
+    return Hubness(_count(neighbour_blocks(u, v, k)), k, int(u.shape[0]))
 
 
 def _count(blocks: Iterable[tuple[slice, Array]]) -> NDArray[np.float64]:

@@ -1,35 +1,28 @@
 """Do samples keep the same neighbours in two spaces?
 
-Neighbours are by cosine. A row is never its own neighbour, nor is any row of its group. When
-several rows tie for the last place (closer than `TIE`) each takes an equal part of it: the value is
-what breaking the ties by lot would give on average, so no order of rows can move it, and exact
-chance stays exact.
+Neighbours are by cosine. A row is never its own neighbour, nor is any row of its group. Rows that
+tie for the last place share it (see `nearest`), so exact chance stays exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_namespace, is_torch_namespace
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.nearest import TIE, kth_largest, neighbour_blocks, shares
 from geomkit.geometry.rows import (
     Array,
     Groups,
     codes,
     directions,
     matched,
-    on_device,
     similarity_blocks,
 )
 
 Rows = NDArray[np.float64]
 Lists = NDArray[np.int64]
-
-TIE = 1e-12
-"""Cosines closer than this are equal: float64 rounding, far below any float32 difference."""
 
 
 def mutual_knn(x: Array, y: Array, k: int = 10, groups: Groups | None = None) -> float:
@@ -59,25 +52,9 @@ def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Ar
     """For each matched unit row the share of its neighbours that both spaces have."""
     require_enough(u, v, k, code)
     xp = array_namespace(u)
-    blocks = zip(neighbour_blocks(u, k, code), neighbour_blocks(v, k, code), strict=True)
+    sides = [neighbour_blocks(side, side, k, (code, code)) for side in (u, v)]
+    blocks = zip(*sides, strict=True)
     return xp.concat([xp.sum(a * b, axis=1) / k for (_, a), (_, b) in blocks])
-
-
-def neighbour_blocks(u: Array, k: int, code: NDArray[np.int64]) -> Iterator[tuple[slice, Array]]:
-    """`membership` of the unit rows among each other, a block of rows at a time."""
-    xp = array_namespace(u)
-    own = on_device(code, u)
-    for rows, cosine in similarity_blocks(u, u):
-        yield rows, membership(xp.where(own[rows][:, None] == own[None, :], -xp.inf, cosine), k)
-
-
-def membership(cosine: Array, k: int) -> Array:
-    """Is an item among the `k` nearest of its row?
-
-    1 for a sure neighbour, a part of 1 for one that ties for the last place, else 0.
-    """
-    last = _kth_largest(cosine, k)
-    return _share(cosine > last + TIE, abs(cosine - last) <= TIE, k)
 
 
 def mutual_knn_without(
@@ -142,30 +119,14 @@ def _listed(cosine: Rows, keep: NDArray[np.bool_], k: int) -> Rows:
     at = (np.cumsum(keep, axis=1) == k).argmax(axis=1)[:, None]
     last = np.take_along_axis(cosine, at, axis=1)
     sure, tied = keep & (cosine > last + TIE), keep & (abs(cosine - last) <= TIE)
-    return np.asarray(_share(sure, tied, k))
-
-
-def _share(sure: Array, tied: Array, k: int) -> Array:
-    xp = array_namespace(sure)
-    sure, tied = xp.astype(sure, xp.float64), xp.astype(tied, xp.float64)
-    places = k - xp.sum(sure, axis=1, keepdims=True)
-    return sure + tied * places / xp.sum(tied, axis=1, keepdims=True)
+    return np.asarray(shares(sure, tied, k))
 
 
 def _lists(cosine: Rows, depth: int) -> tuple[Lists, Rows]:
     """The nearest `depth` of each row and all that tie with the last, nearest first."""
-    last = _kth_largest(cosine, depth)
+    last = kth_largest(cosine, depth)
     length = int((cosine >= last - TIE).sum(axis=1).max())
     near = np.argpartition(-cosine, length - 1, axis=1)[:, :length]
     values = np.take_along_axis(cosine, near, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(values, order, axis=1)
-
-
-def _kth_largest(values: Array, k: int) -> Array:
-    xp = array_namespace(values)
-    if is_numpy_namespace(xp):
-        return np.partition(values, -k, axis=1)[:, -k, None]
-    if is_torch_namespace(xp):
-        return xp.topk(values, k, dim=1).values[:, -1:]
-    return xp.sort(values, axis=1, descending=True)[:, k - 1 : k]

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import UsageError
-from geomkit.geometry.neighbours import TIE
+from geomkit.geometry.nearest import TIE
 from geomkit.geometry.rows import (
     Array,
     Groups,
