@@ -245,6 +245,36 @@ def test_slices_at_the_same_time_give_the_run(
         assert verify_run(tmp_path / f"run{number}") == ()
 
 
+WRITERS = """
+import os, sys
+from pathlib import Path
+from geomkit.store import create_run
+from tests import small_run
+
+children = []
+for _ in range(4):
+    children.append(os.fork())
+    if not children[-1]:
+        run = create_run(Path(sys.argv[1]), small_run.plan(12))
+        run.write_checkpoint(small_run.record("base"))
+        for number in range(run.shard_count()):
+            run.write_shard("base", number, small_run.shard_rows(run, number), small_run.SITES)
+        os._exit(0)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_write_the_same_shards_wait_for_each_other(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WRITERS, str(tmp_path / "same")],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone = create_run(tmp_path / "alone", small_run.plan(12))
+    assert tree(small_run.fill(alone).path) == tree(tmp_path / "same")
+
+
 # ------------------------------------------------------------------ the order of the checkpoints
 
 
