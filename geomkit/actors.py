@@ -258,7 +258,8 @@ def _connect(ray: Any, address: str, workers: int) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as cause:
         raise CaptureError(
             f"Expected a ray cluster at '{address}', got: {cause}. Set RAY_ADDRESS to a cluster"
-            " that runs, or unset it to use this machine."
+            " that runs (with RAY_AUTH_MODE=token where it asks for one), or unset it to use this"
+            " machine."
         ) from cause
 
 
