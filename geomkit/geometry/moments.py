@@ -26,11 +26,11 @@ from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import (
     Array,
     as_rows,
-    directions,
     matched,
     require_directions,
+    require_matrix,
     require_spread,
-    scaled,
+    row_blocks,
     unit_rows,
 )
 
@@ -212,7 +212,10 @@ def row_sums(x: Array | Moments, least: int = 2) -> Sums:
     """Sums of the rows as they are, up to one positive scale; refused without a spread."""
     if isinstance(x, Moments):
         return x.rows.require(least)
-    return _sums(scaled(x, least), products=False)
+    require_matrix(x, least)
+    peak = float(array_namespace(x).max(abs(x))) or 1.0  # so that no square overflows or vanishes
+    parts = (_sums(rows / peak, products=False) for rows in row_blocks(x, least))
+    return reduce(Sums.merge, parts).require(least)
 
 
 def unit_sums(x: Array | Moments, least: int = 2) -> Sums:
@@ -220,7 +223,11 @@ def unit_sums(x: Array | Moments, least: int = 2) -> Sums:
     if isinstance(x, Moments):
         require_directions(x.zero, x.rows.n)
         return x.units.require(least)
-    return _sums(directions(x, least), products=False)
+    blocks = (unit_rows(rows) for rows in row_blocks(x, least))
+    parts = ((_sums(units, products=False), zero) for units, zero in blocks)
+    whole, zero = reduce(lambda a, b: (a[0].merge(b[0]), a[1] + b[1]), parts)
+    require_directions(zero, whole.n)
+    return whole.require(least)
 
 
 def _sums(x: Array, products: bool) -> Sums:

@@ -23,8 +23,13 @@ Array = Any  # a NumPy array or a torch tensor; the array API standard has no st
 Groups = Sequence[Any] | Any  # one label a row; rows of equal label are the same thing
 
 RESOLUTION = (16 * 2.0**-23) ** 2
+TIE = 1e-12
+"""Cosines closer than this are equal: float64 rounding, far below any float32 difference."""
+
 BLOCK_ENTRIES = 2**22  # entries of the largest similarity block: 32 MiB in float64
 """A block is whole (N x N) up to N = 2048 and gets narrower from there."""
+CACHE_ENTRIES = 2**17
+"""Entries that a processor's cache holds: 1 MiB in float64."""
 
 
 def as_rows(x: Array, least: int = 2) -> Array:
@@ -34,17 +39,7 @@ def as_rows(x: Array, least: int = 2) -> Array:
         UsageError: `x` is not a two-dimensional array.
         DegenerateInput: too few rows, no columns, or a value that is not finite.
     """
-    if not is_array_api_obj(x) or x.ndim != 2:
-        got = f"{x.ndim} dimensions" if is_array_api_obj(x) else type(x).__name__
-        raise UsageError(
-            f"Expected a NumPy array or torch tensor (samples, dim), got {got}; "
-            "stack one row per sample."
-        )
-    if x.shape[0] < least or x.shape[1] < 1:
-        raise DegenerateInput(
-            f"Expected at least {least} rows of at least 1 column, got {tuple(x.shape)}; "
-            "give more samples."
-        )
+    require_matrix(x, least)
     x = _movable(x)
     xp = array_namespace(x)
     x = xp.astype(x, xp.float64)
@@ -57,19 +52,57 @@ def as_rows(x: Array, least: int = 2) -> Array:
     return x
 
 
+def require_matrix(x: Array, least: int) -> None:
+    """Refuses what is not a set of at least `least` rows."""
+    if not is_array_api_obj(x) or x.ndim != 2:
+        got = f"{x.ndim} dimensions" if is_array_api_obj(x) else type(x).__name__
+        raise UsageError(
+            f"Expected a NumPy array or torch tensor (samples, dim), got {got}; "
+            "stack one row per sample."
+        )
+    if x.shape[0] < least or x.shape[1] < 1:
+        raise DegenerateInput(
+            f"Expected at least {least} rows of at least 1 column, got {tuple(x.shape)}; "
+            "give more samples."
+        )
+
+
 def directions(x: Array, least: int = 2) -> Array:
     """Rows at unit length in float64, whatever their lengths were.
 
     Raises:
         DegenerateInput: a row is zero, or all rows point the same way.
     """
-    x = as_rows(x, least)
-    units, zero = unit_rows(x)
-    require_directions(zero, int(x.shape[0]))
-    xp = array_namespace(units)
-    centred = units - xp.mean(units, axis=0)
-    require_spread(int(x.shape[0]), float(xp.sum(centred * centred)), float(x.shape[0]))
+    units, zero, done = None, 0, 0
+    for rows in row_blocks(x, least):
+        block, without = unit_rows(rows)
+        xp = array_namespace(block)
+        if units is None:
+            units = xp.empty(x.shape, dtype=xp.float64, device=device(block))
+        units[done : done + block.shape[0], :] = block
+        zero, done = zero + without, done + block.shape[0]
+    require_directions(zero, done)
+    mean = xp.mean(units, axis=0)
+    require_spread(done, done - done * float(xp.sum(mean * mean)), float(done))
     return units
+
+
+def row_blocks(x: Array, least: int = 2) -> Iterator[Array]:
+    """`as_rows` a few rows at a time: small enough for a processor's cache, several times faster.
+
+    Raises:
+        UsageError: `x` is not a two-dimensional array.
+        DegenerateInput: as `as_rows` of all rows.
+    """
+    require_matrix(x, least)
+    entries = CACHE_ENTRIES if str(device(x)) == "cpu" else BLOCK_ENTRIES
+    step = max(1, entries // x.shape[1])
+    for start in range(0, x.shape[0], step):
+        try:
+            yield as_rows(x[start : start + step, :], 1)
+        except DegenerateInput:
+            as_rows(x, least)  # says of how many rows in all
+            raise
 
 
 def unit_rows(x: Array) -> tuple[Array, int]:
