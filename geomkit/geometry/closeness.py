@@ -10,7 +10,7 @@ from scipy import sparse
 
 from geomkit.errors import DegenerateInput
 from geomkit.geometry.hsic import LEAST, require_signal
-from geomkit.geometry.nearest import neighbour_blocks, pair_cosines
+from geomkit.geometry.nearest import Lists, neighbour_lists, pair_cosines
 from geomkit.geometry.neighbours import require_enough
 from geomkit.geometry.rows import (
     Array,
@@ -57,18 +57,22 @@ def cknna(x: Array, y: Array, k: int = 10, groups: Groups | None = None) -> floa
 
 def _graph(u: Array, k: int, code: NDArray[np.int64]) -> tuple[Graph, Graph]:
     """Each row's share in its neighbours, and its cosines with them, `(N, N)` with few entries."""
-    parts, entries = [], 0
-    for _, member in neighbour_blocks(u, u, k, (code, code)):
-        parts.append(sparse.csr_array(on_host(member)))
-        entries += parts[-1].nnz
-        if entries > MOST_ENTRIES + k * u.shape[0]:
+    parts: list[Lists] = []
+    for lists in neighbour_lists(u, u, k, (code, code)):
+        parts.append(lists)
+        if sum(len(part.of) for part in parts) > MOST_ENTRIES + k * u.shape[0]:
             raise DegenerateInput(
                 f"Expected rows with {k} nearest neighbours, got ties of more than "
                 f"{MOST_ENTRIES} cosines; drop equal rows or capture in float32."
             )
-    near = sparse.vstack(parts, format="coo")
-    cosines = pair_cosines(on_host(u), on_host(u), near.row, near.col)
-    return near.tocsr(), sparse.csr_array((cosines, (near.row, near.col)), shape=near.shape)
+    of, item, share = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("of", "item", "share")
+    )
+    cosine, shape = pair_cosines(on_host(u), on_host(u), of, item), (u.shape[0], u.shape[0])
+    return (
+        sparse.csr_array((share, (of, item)), shape=shape),
+        sparse.csr_array((cosine, (of, item)), shape=shape),
+    )
 
 
 def _hsic(a: Graph, b: Graph) -> float:

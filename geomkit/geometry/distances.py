@@ -18,9 +18,9 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.nearest import TIE
 from geomkit.geometry.rows import (
     RESOLUTION,
+    TIE,
     Array,
     Groups,
     as_rows,

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.nearest import neighbour_blocks
+from geomkit.geometry.nearest import Lists, neighbour_lists
 from geomkit.geometry.neighbours import require_enough
 from geomkit.geometry.rows import (
     Array,
     Groups,
     codes,
     directions,
-    on_host,
     same_columns,
 )
 
@@ -104,7 +103,9 @@ def hubness(
     if gallery is None:
         code = codes(u.shape[0], groups)
         require_enough(u, u, k, code)
-        return Hubness(_count(neighbour_blocks(u, u, k, (code, code))), k, int(u.shape[0]) - 1)
+        return Hubness(
+            _count(neighbour_lists(u, u, k, (code, code)), u.shape[0]), k, int(u.shape[0]) - 1
+        )
     if groups is not None:
         raise UsageError("Expected groups without a gallery, got both; a query is no item.")
     v = directions(gallery)
@@ -115,9 +116,9 @@ def hubness(
         raise DegenerateInput(
             f"Expected more than k = {k} items, got {v.shape[0]}; give more or a smaller k."
         )
-    return Hubness(_count(neighbour_blocks(u, v, k)), k, int(u.shape[0]))
+    return Hubness(_count(neighbour_lists(u, v, k), v.shape[0]), k, int(u.shape[0]))
 
 
-def _count(blocks: Iterable[tuple[slice, Array]]) -> NDArray[np.float64]:
-    # Columns are summed with numpy whatever the library, so that all give the same fractions.
-    return np.asarray(sum(on_host(member).sum(axis=0) for _, member in blocks))
+def _count(blocks: Iterable[Lists], items: int) -> NDArray[np.float64]:
+    counts = [np.bincount(lists.item, lists.share, minlength=items) for lists in blocks]
+    return np.asarray(np.sum(counts, axis=0))

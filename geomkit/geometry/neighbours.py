@@ -7,12 +7,12 @@ tie for the last place share it (see `nearest`), so exact chance stays exact.
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.nearest import TIE, kth_largest, neighbour_blocks, shares
+from geomkit.geometry.nearest import kth_largest, neighbour_lists, shares
 from geomkit.geometry.rows import (
+    TIE,
     Array,
     Groups,
     codes,
@@ -38,8 +38,8 @@ def mutual_knn(x: Array, y: Array, k: int = 10, groups: Groups | None = None) ->
     Reference:
         Huh et al. 2024, arXiv:2405.07987.
     """
-    shared = shared_neighbours(directions(x), directions(y), k, codes(x.shape[0], groups))
-    return float(array_namespace(shared).mean(shared))
+    u, v = directions(x), directions(y)
+    return float(shared_neighbours(u, v, k, codes(u.shape[0], groups)).mean())
 
 
 def chance_mutual_knn(n: int, k: int = 10, groups: Groups | None = None) -> float:
@@ -48,13 +48,17 @@ def chance_mutual_knn(n: int, k: int = 10, groups: Groups | None = None) -> floa
     return float(np.mean(k / (n - np.bincount(code)[code])))
 
 
-def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Array:
+def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Rows:
     """For each matched unit row the share of its neighbours that both spaces have."""
     require_enough(u, v, k, code)
-    xp = array_namespace(u)
-    sides = [neighbour_blocks(side, side, k, (code, code)) for side in (u, v)]
-    blocks = zip(*sides, strict=True)
-    return xp.concat([xp.sum(a * b, axis=1) / k for (_, a), (_, b) in blocks])
+    shared = np.zeros(u.shape[0])
+    sides = [neighbour_lists(side, side, k, (code, code)) for side in (u, v)]
+    for a, b in zip(*sides, strict=True):
+        pairs_a, pairs_b = (lists.of * u.shape[0] + lists.item for lists in (a, b))
+        _, in_a, in_b = np.intersect1d(pairs_a, pairs_b, assume_unique=True, return_indices=True)
+        both = a.share[in_a] * b.share[in_b] / k
+        shared += np.bincount(a.of[in_a], both, minlength=u.shape[0])
+    return shared
 
 
 def mutual_knn_without(

@@ -13,8 +13,8 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import UsageError
-from geomkit.geometry.nearest import TIE
 from geomkit.geometry.rows import (
+    TIE,
     Array,
     Groups,
     codes,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from geomkit.geometry import nearest, rows
-from geomkit.geometry.nearest import membership, neighbour_blocks
+from geomkit.geometry import candidates, nearest, rows
+from geomkit.geometry.nearest import membership, neighbour_lists
 from geomkit.geometry.rows import directions
 
 N, DIM = 300, 64
@@ -39,9 +39,16 @@ def whole(u: np.ndarray, v: np.ndarray, k: int, code: np.ndarray | None) -> np.n
     return np.asarray(membership(cosine, k))
 
 
-def blocked(u, v, k: int, code: np.ndarray | None) -> np.ndarray:
-    pair = None if code is None else (code, code)
-    return np.concatenate([np.asarray(member) for _, member in neighbour_blocks(u, v, k, pair)])
+def same(got: np.ndarray, want: np.ndarray) -> None:
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+
+
+def listed(u, v, k: int, code: np.ndarray | None) -> np.ndarray:
+    member = np.zeros((u.shape[0], v.shape[0]))
+    for lists in neighbour_lists(u, v, k, None if code is None else (code, code)):
+        assert (np.diff(lists.of) >= 0).all()
+        member[lists.of, lists.item] += lists.share
+    return member
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -50,10 +57,12 @@ def test_the_same_as_float64_over_all_pairs(name, k, monkeypatch):
     u = directions(CLOUDS[name])
     code = np.arange(N) // 2
     want = whole(u, u, k, code)
-    assert blocked(u, u, k, code) == pytest.approx(want, abs=1e-12)
-    assert blocked(torch.tensor(u), torch.tensor(u), k, code) == pytest.approx(want, abs=1e-12)
-    monkeypatch.setattr(rows, "BLOCK_ENTRIES", 7300)  # narrow blocks, pairs by the hundred
-    assert blocked(u, u, k, code) == pytest.approx(want, abs=1e-12)
+    same(listed(u, u, k, code), want)
+    tensor = torch.tensor(u)
+    same(listed(tensor, tensor, k, code), want)
+    same(listed(u, u.copy(), k, code), want)  # no half turned over
+    monkeypatch.setattr(rows, "BLOCK_ENTRIES", 7300)  # tiles of 85, pairs by the hundred
+    same(listed(u, u, k, code), want)
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -62,31 +71,71 @@ def test_the_same_across_two_sets(name):
         directions(CLOUDS[name][:100]),
         directions(CLOUDS[name][100:] + CLOUDS["isotropic"][100:]),
     )
-    assert blocked(u, v, 7, None) == pytest.approx(whole(u, v, 7, None), abs=1e-12)
+    same(listed(u, v, 7, None), whole(u, v, 7, None))
 
 
 @pytest.mark.parametrize("name", CLOUDS)
 def test_float32_stays_within_its_bound(name):
     u = directions(CLOUDS[name])
-    screen = nearest._screen(u, u)
-    off = (screen.left @ screen.right.T).astype(np.float64) - u @ u.T
-    off -= off.mean(axis=1, keepdims=True)  # a constant a row is no matter
-    assert (np.abs(off) <= 2 * screen.error[:, None] + 1e-15).all()
+    screen = candidates._screen(u, u)
+    tile = screen.tile(slice(0, 200), slice(100, 300))
+    above = tile - u[:200] @ u[100:].T
+    turned = screen.turned(slice(0, 200), slice(100, 300), tile) - u[100:] @ u[:200].T
+    for off, error in ((above, screen.error[:200]), (turned, screen.error[100:])):
+        free = off - off.mean(axis=1, keepdims=True)  # a constant a row is no matter
+        assert (np.abs(free) <= 2 * error[:, None] + 1e-15).all()
 
 
 def test_a_cone_is_no_wider_a_guess():
     """Without taking the means away the bound would be wider than the cone, and all candidates."""
     u = directions(CLOUDS["a narrow cone"])
     spread = float(np.std(u @ u.T))
-    assert nearest._screen(u, u).error.max() < spread / 50
+    assert candidates._screen(u, u).error.max() < spread / 50
     assert 50 * spread < (DIM + 6) * 2.0**-24
 
 
-def test_too_many_candidates_are_all_decided_in_float64(monkeypatch):
+def test_where_ties_leave_too_many_candidates_float64_does_all(monkeypatch):
     u = directions(CLOUDS["isotropic"])
     want = whole(u, u, 10, np.arange(N))
-    monkeypatch.setattr(nearest, "SPARE", -31)  # any candidate beside the k is too many
-    assert blocked(u, u, 10, np.arange(N)) == pytest.approx(want, abs=1e-12)
-    monkeypatch.setattr(nearest._Screen, "_decide", None)  # and float32 is never asked
-    monkeypatch.setattr(nearest, "SPARE", -41)
-    assert blocked(u, u, 10, np.arange(N)) == pytest.approx(want, abs=1e-12)
+    codes = np.arange(N), np.arange(N)
+    assert candidates.candidates(u, u, 10, codes) is not None
+    monkeypatch.setattr(candidates, "SPARE", -31)  # nine of ten
+    assert candidates.candidates(u, u, 10, codes) is None
+    same(listed(u, u, 10, np.arange(N)), want)
+    tied = directions(np.repeat(CLOUDS["isotropic"][:2], 150, axis=0))
+    assert candidates.candidates(tied, tied, 10, codes) is None
+
+
+def test_one_row_with_too_many_candidates(monkeypatch):
+    """A crowd of a hundred copies, met by few: fine on average, not for the rows that meet it."""
+    monkeypatch.setattr(candidates, "SPARE", -38)  # 2 a row on average, 32 at most
+    x = np.concatenate([CLOUDS["isotropic"][:260], np.tile(CLOUDS["isotropic"][0], (40, 1))])
+    u = directions(x)
+    got = listed(u, u, 1, np.arange(N))
+    same(got, whole(u, u, 1, np.arange(N)))
+
+
+def test_better_items_in_every_tile(monkeypatch):
+    """Sorted so that each tile holds nearer items than all before: the worst order."""
+    monkeypatch.setattr(rows, "BLOCK_ENTRIES", 50**2)
+    angle = np.sort(np.random.default_rng(0).uniform(0, 3, N))
+    u = directions(np.stack([np.cos(angle), np.sin(angle)], axis=1)[::-1].copy())
+    for k in (1, 10, 60):
+        want = whole(u, u, k, np.arange(N))
+        same(listed(u, u, k, np.arange(N)), want)
+
+
+def test_rows_and_items_in_tiles_fewer_than_k(monkeypatch):
+    monkeypatch.setattr(rows, "BLOCK_ENTRIES", 7**2)
+    u = directions(CLOUDS["isotropic"][:60])
+    want = whole(u, u, 20, np.arange(60) // 3)
+    same(listed(u, u, 20, np.arange(60) // 3), want)
+
+
+def test_device_path_equals_the_host_path(monkeypatch):
+    u = directions(CLOUDS["massive dimensions"])
+    want = listed(u, u, 10, np.arange(N))
+    monkeypatch.setattr(nearest, "device", lambda _: "elsewhere")
+    tensor = torch.tensor(u)
+    same(listed(tensor, tensor, 10, np.arange(N)), want)
+    assert listed(tensor, torch.tensor(u[:50]), 10, None).sum() == pytest.approx(10 * N)

@@ -1,0 +1,161 @@
+"""Which items can be among the `k` nearest of a row, as far as float32 can tell?
+
+A float32 product costs half of a float64 one, and among rows of one set half of the products are
+the other half turned over. Its error has a bound, so whatever float32 puts within that bound of the
+k-th item is a candidate, and nothing that belongs to the nearest can be missed. The means are
+taken away first, else the bound of a narrow cone would be wider than the cone. Memory grows with
+N: a tile at a time, of which only what can still be a candidate is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit.geometry import rows as blocks_of
+from geomkit.geometry.rows import TIE
+
+Ints = NDArray[np.int64]
+Rows = NDArray[np.float64]
+Half = NDArray[np.float32]
+LOWEST = np.float32(-1e30)
+"""Below every score; what is barred is below even this."""
+
+SPARE = 64
+"""Candidates that a row may have beside four times k, on average; with more there are ties."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Pairs of a row (`of`) and an `item`, by row: all that can be neighbours, at least k a row."""
+
+    of: Ints
+    item: Ints
+
+
+def candidates(u: Rows, v: Rows, k: int, codes: tuple[Ints, Ints] | None) -> Candidates | None:
+    """The candidates of the unit rows `u` among `v`; None where ties leave too many."""
+    screen = _screen(u, v)
+    kept = _Kept(len(u), k, 2 * screen.error + TIE)
+    step = math.isqrt(blocks_of.BLOCK_ENTRIES)
+    for rows in _slices(len(u), step):
+        for items in _slices(len(v), step):
+            if u is v and items.start < rows.start:
+                continue  # seen from the other side
+            score = screen.tile(rows, items)
+            if codes is not None:
+                np.copyto(score, -np.inf, where=barred(codes, rows, items))
+            if not kept.take(rows, items, score):
+                return None
+            if u is v and items.start > rows.start:
+                turned = screen.turned(rows, items, score)
+                if not kept.take(items, rows, turned):
+                    return None
+    return kept.candidates()
+
+
+def barred(codes: tuple[Ints, Ints], rows: slice, items: slice) -> NDArray[np.bool_]:
+    """Which items of a tile have the code of the row."""
+    return np.asarray(codes[0][rows][:, None] == codes[1][items][None, :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Screen:
+    """Float32 factors of the cosines up to a constant a row, and the error of their product.
+
+    The cosine is `(u - a)(v - b) + a(v - b)` and what only the row knows, for any `a` and `b`.
+    """
+
+    left: Half
+    right: Half
+    along: Half
+    error: Rows
+
+    def tile(self, rows: slice, items: slice) -> Half:
+        score = self.left[rows] @ self.right[items].T
+        score += self.along[items]
+        return score
+
+    def turned(self, rows: slice, items: slice, score: Half) -> Half:
+        """The tile as the items see the rows, in place: one set, so the factors are the same."""
+        score -= self.along[items]
+        score += self.along[rows, None]
+        return score.T
+
+
+def _screen(u: Rows, v: Rows) -> _Screen:
+    a = u.mean(axis=0)
+    left, right, along = _less(u, a), _less(v, a if u is v else v.mean(axis=0)), v @ a
+    if u is v:
+        right = left
+    along -= along.mean()
+    lengths = [np.linalg.norm(side, axis=1).astype(np.float64) for side in (left, right)]
+    steps = (u.shape[1] + 12) * 2.0**-24  # sums of products in any order, and the casts
+    error = steps * (lengths[0] * lengths[1].max() + 4 * np.abs(along).max())
+    return _Screen(left, right, along.astype(np.float32), error)
+
+
+def _less(x: Rows, mean: Rows) -> Half:
+    out = np.empty(x.shape, np.float32)
+    return np.subtract(x, mean, out=out, casting="same_kind")
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What can still be a candidate of each row, after the tiles seen so far.
+
+    `best` are the k largest scores; nothing below `least` can be among the nearest any more.
+    """
+
+    n: int
+    k: int
+    margin: Rows
+    best: Half = field(init=False)
+    least: Half = field(init=False)
+    parts: list[tuple[Ints, Ints, Half]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.best = np.full((self.n, self.k), -np.inf, np.float32)
+        self.least = np.full(self.n, LOWEST)
+
+    def take(self, rows: slice, items: slice, score: Half) -> bool:
+        """Keeps of a tile what can be a candidate; False where that is too much."""
+        most = (4 * self.k + SPARE) * score.shape[0]
+        hit = score >= self.least[rows, None]
+        if np.count_nonzero(hit) > most:
+            own = np.partition(score, -self.k, axis=1)[:, -self.k]
+            self._raise(rows, own)
+            hit = score >= self.least[rows, None]
+            if np.count_nonzero(hit) > most:
+                return False
+        of, item = np.divmod(np.flatnonzero(hit), score.shape[1])
+        value = score[of, item]
+        self.parts.append((of + rows.start, item + items.start, value))
+        counts = np.bincount(of, minlength=score.shape[0])
+        table = np.full((score.shape[0], self.k + int(counts.max())), -np.inf, np.float32)
+        table[:, : self.k] = self.best[rows]
+        table[of, self.k + np.arange(len(of)) - (np.cumsum(counts) - counts)[of]] = value
+        self.best[rows] = np.partition(table, -self.k, axis=1)[:, -self.k :]
+        self._raise(rows, self.best[rows].min(axis=1))
+        return True
+
+    def candidates(self) -> Candidates | None:
+        of, item, value = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+        still = np.flatnonzero(value >= self.least[of])
+        still = still[np.argsort(of[still], kind="stable")]
+        if int(np.bincount(of[still]).max()) > 16 * (4 * self.k + SPARE):
+            return None
+        return Candidates(of[still], item[still])
+
+    def _raise(self, rows: slice, kth: Half) -> None:
+        """One error for the k-th, one for the candidate, and what counts as a tie; rounded down."""
+        cut = np.maximum(kth - self.margin[rows], LOWEST).astype(np.float32)
+        below = np.nextafter(cut, np.float32(-np.inf))
+        self.least[rows] = np.maximum(self.least[rows], below)
+
+
+def _slices(n: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
