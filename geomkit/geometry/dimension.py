@@ -10,19 +10,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace, device, is_torch_array
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import (
+    BLOCK_ENTRIES,
     RESOLUTION,
     Array,
     as_rows,
     deviations,
     on_device,
     on_host,
-    similarity_blocks,
 )
 
 Rows = NDArray[np.float64]
@@ -121,34 +121,59 @@ def neighbour_distances(x: Array, k: int) -> tuple[Rows, int]:
                 f"Expected at least {k + 1} distinct rows, got {c.shape[0]} of {before}; "
                 "give more samples."
             )
-        squares, nearest = _nearest(c, k)
-        copy = squares[:, 0] <= RESOLUTION * size
-        if not copy.any():
+        squares = _nearest(c, k)
+        copies = np.flatnonzero(squares[:, 0] <= RESOLUTION * size)
+        if not len(copies):
             return np.sqrt(squares) * scale, before - c.shape[0]
-        away = np.maximum(np.flatnonzero(copy), nearest[copy])
-        kept = np.setdiff1d(np.arange(c.shape[0]), away)
+        kept = np.setdiff1d(np.arange(c.shape[0]), _later(c, copies))
         c, size = array_namespace(c).take(c, on_device(kept, c), axis=0), size[kept]
 
 
-def _nearest(c: Array, k: int) -> tuple[Rows, NDArray[np.int64]]:
-    """Squared distances to the `k` nearest other rows, ascending, and which is the nearest."""
-    xp = array_namespace(c)
-    norms = xp.sum(c * c, axis=1)
-    found, first = [], []
-    for rows, products in similarity_blocks(c, c):
-        squares = norms[rows][:, None] + norms[None, :] - 2 * products
-        here = xp.arange(rows.start, rows.stop)
-        squares[here - rows.start, here] = xp.inf
-        first.append(on_host(xp.argmin(squares, axis=1)))
-        found.append(on_host(_smallest(squares, k)))
-    return np.maximum(np.concatenate(found), 0.0), np.concatenate(first)
+def _later(c: Array, copies: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each copy and what it is nearest to, the later one."""
+    step = max(1, BLOCK_ENTRIES // int(c.shape[0]))
+    found = []
+    for start in range(0, len(copies), step):
+        some = copies[start : start + step]
+        squares = on_host(_squares(array_namespace(c).take(c, on_device(some, c), axis=0), c))
+        squares[np.arange(len(some)), some] = np.inf
+        found.append(np.maximum(some, squares.argmin(axis=1)))
+    return np.concatenate(found)
+
+
+def _nearest(c: Array, k: int) -> Rows:
+    """Squared distances to the `k` nearest other rows, ascending.
+
+    A block of rows meets only the rows from itself on, and both sides learn of it.
+    """
+    xp, n = array_namespace(c), c.shape[0]
+    found = xp.full((n, k), xp.inf, dtype=xp.float64, device=device(c))
+    step = max(1, BLOCK_ENTRIES // n)
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        squares = _squares(c[start:stop, :], c[start:, :])
+        own = xp.arange(stop - start)
+        squares[own, own] = xp.inf
+        sides = (slice(start, stop), squares), (slice(stop, n), squares[:, stop - start :].T)
+        for rows, seen in sides:
+            near = xp.concat([found[rows, :], _smallest(seen, k)], axis=1)
+            found[rows, :] = _smallest(near, k)
+    return np.asarray(np.maximum(on_host(found), 0.0))
+
+
+def _squares(a: Array, b: Array) -> Array:
+    """Squared distances of each row of `a` to each of `b`, of rows that lie about 0."""
+    xp = array_namespace(a)
+    own, other = xp.sum(a * a, axis=1), xp.sum(b * b, axis=1)
+    return own[:, None] + other[None, :] - 2 * (a @ b.T)
 
 
 def _smallest(values: Array, k: int) -> Array:
-    """The `k` smallest of each row, ascending."""
+    """The `k` smallest of each row, ascending; all where there are fewer."""
+    k = min(k, values.shape[1])
     if is_torch_array(values):
         return values.topk(k, dim=1, largest=False).values
-    return np.sort(np.partition(values, k - 1, axis=1)[:, :k], axis=1)
+    return np.sort(np.partition(values, k - 1, axis=1)[:, :k] if k else values, axis=1)
 
 
 def _slope(ratios: Rows, n: int) -> float:

@@ -213,8 +213,10 @@ def require_spread(n: int, within: float, energy: float) -> None:
 
 
 def _centred(x: Array) -> tuple[Array, Array]:
+    """Both forms of rows fresh from `as_rows`, which this may overwrite."""
     xp = array_namespace(x)
-    x = x / (xp.max(xp.abs(x)) or 1.0)  # so that no square overflows or vanishes
+    x /= float(xp.max(xp.abs(x))) or 1.0  # so that no square overflows or vanishes
     centred = x - xp.mean(x, axis=0)
-    require_spread(int(x.shape[0]), float(xp.sum(centred * centred)), float(xp.sum(x * x)))
+    within, energy = (float(xp.linalg.vector_norm(rows)) ** 2 for rows in (centred, x))
+    require_spread(int(x.shape[0]), within, energy)
     return x, centred

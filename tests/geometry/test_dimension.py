@@ -8,7 +8,7 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.linear_model import LinearRegression
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry import gride, rows, two_nn
+from geomkit.geometry import dimension, gride, two_nn
 from geomkit.geometry.dimension import neighbour_distances
 
 
@@ -123,7 +123,7 @@ def test_neighbour_distances_are_those_of_a_matrix(massive):
 
 def test_neighbour_distances_in_blocks(monkeypatch):
     whole = gride(flat(90), furthest=8)
-    monkeypatch.setattr(rows, "BLOCK_ENTRIES", 1300)
+    monkeypatch.setattr(dimension, "BLOCK_ENTRIES", 1300)
     assert [s.dimension for s in gride(flat(90), furthest=8)] == pytest.approx(
         [s.dimension for s in whole], rel=1e-10
     )
