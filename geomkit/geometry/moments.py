@@ -175,13 +175,7 @@ def moments_of(x: Array, *, scatter: bool = True, unit_scatter: bool = True) -> 
         DegenerateInput: a value is not finite, or its fourth power is not.
     """
     x = as_rows(x, 1)
-    if (scatter or unit_scatter) and x.shape[1] > WIDEST:
-        raise UsageError(
-            f"Expected at most {WIDEST} columns for a dim x dim matrix, got {x.shape[1]}; "
-            "make moments with scatter=False, unit_scatter=False."
-        )
-    units, zero = unit_rows(x)
-    return Moments(_sums(x, scatter), _sums(units, unit_scatter), zero)
+    return _moments(x, unit_rows(x), scatter, unit_scatter)
 
 
 def paired_moments(
@@ -190,22 +184,29 @@ def paired_moments(
     """The moments of one chunk of two modalities whose rows match.
 
     Raises:
-        UsageError: the rows do not match one to one.
+        UsageError: the rows do not match one to one, or a side has more than `WIDEST` columns.
         DegenerateInput: a value is not finite, or its fourth power is not.
     """
-    matched(x, y)
-    left = moments_of(x, scatter=scatter, unit_scatter=unit_scatter)
-    right = moments_of(y, scatter=scatter, unit_scatter=unit_scatter)
     x, y = as_rows(x, 1), as_rows(y, 1)
+    matched(x, y)
+    u, v = unit_rows(x), unit_rows(y)
+    left, right = _moments(x, u, scatter, unit_scatter), _moments(y, v, scatter, unit_scatter)
     products = _products(x - left.rows.mean, y - right.rows.mean)
-    alike = x.shape[1] == y.shape[1]
-    cosines = _total(unit_rows(x)[0] * unit_rows(y)[0]) if alike else None
+    cosines = _total(u[0] * v[0]) if x.shape[1] == y.shape[1] else None
     return PairedMoments(left, right, products, cosines)
 
 
 def gathered(parts: Iterable[Part]) -> Part:
-    """The moments of all parts, in whatever order and size they come."""
-    return reduce(lambda a, b: a.merge(b), parts)
+    """The moments of all parts, in whatever order and size they come.
+
+    Raises:
+        DegenerateInput: there is no part.
+    """
+    waiting = iter(parts)
+    first = next(waiting, None)
+    if first is None:
+        raise DegenerateInput("Expected moments of at least one chunk, got none.")
+    return reduce(lambda a, b: a.merge(b), waiting, first)
 
 
 def row_sums(x: Array | Moments, least: int = 2) -> Sums:
@@ -228,6 +229,15 @@ def unit_sums(x: Array | Moments, least: int = 2) -> Sums:
     whole, zero = reduce(lambda a, b: (a[0].merge(b[0]), a[1] + b[1]), parts)
     require_directions(zero, whole.n)
     return whole.require(least)
+
+
+def _moments(x: Array, units: tuple[Array, int], scatter: bool, unit_scatter: bool) -> Moments:
+    if (scatter or unit_scatter) and x.shape[1] > WIDEST:
+        raise UsageError(
+            f"Expected at most {WIDEST} columns for a dim x dim matrix, got {x.shape[1]}; "
+            "make moments with scatter=False, unit_scatter=False."
+        )
+    return Moments(_sums(x, scatter), _sums(units[0], unit_scatter), units[1])
 
 
 def _sums(x: Array, products: bool) -> Sums:

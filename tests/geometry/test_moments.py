@@ -138,6 +138,19 @@ def test_massive_dimensions_in_float32(massive, how):
         assert METRICS[name](given) == pytest.approx(value, rel=1e-6), name
 
 
+@pytest.mark.parametrize("name", ["participation_ratio", "iso_score"])
+def test_debiased_forms_under_massive_dimensions(massive, name):
+    plain = massive.astype(np.float64)
+    plain[:, [7, 100]] -= plain[:, [7, 100]].mean(0)  # what no debiased form may see
+    merged = gathered(map(moments_of, chunks(massive, 2)))
+    assert METRICS[name](merged) == pytest.approx(METRICS[name](plain), rel=1e-6)
+
+
+def test_no_chunk_has_no_moments():
+    with pytest.raises(DegenerateInput, match="at least one chunk, got none"):
+        gathered([])
+
+
 def test_what_one_pass_over_raw_squares_in_float32_would_give(massive):
     """The trap that keeping sums about the mean avoids: E[xx] - mm has no digit left."""
     x = massive.astype(np.float32)
