@@ -14,6 +14,7 @@
     closeness    do samples keep the same neighbours, and lie as close to them, in two spaces?
     hubs         do a few items crowd the neighbour lists of all others?
     similarity   do two spaces arrange the same samples in the same way?
+    nulls        what would a metric be if rows of one side were paired with the others by lot?
     rotation     can one space be laid onto the other by a rotation?
     subspaces    which directions do two spaces have in common, as far as linear maps can tell?
     distances    do two spaces put the same distances between the same samples?
@@ -76,7 +77,9 @@ from geomkit.geometry.moments import (
 from geomkit.geometry.neighbours import (
     chance_mutual_knn,
     mutual_knn,
+    mutual_knn_null,
 )
+from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.outliers import (
     CosineContribution,
     cosine_contribution,
@@ -91,7 +94,6 @@ from geomkit.geometry.rotation import (
     procrustes,
 )
 from geomkit.geometry.similarity import (
-    NullMoments,
     linear_cka,
     linear_cka_null,
 )
@@ -153,6 +155,7 @@ __all__ = [
     "modality_gap_unbiased",
     "moments_of",
     "mutual_knn",
+    "mutual_knn_null",
     "outlier_ablated",
     "outlier_dimensions",
     "paired_moments",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.nearest import kth_largest, neighbour_lists, shares
+from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.rows import (
     TIE,
     Array,
@@ -46,6 +47,48 @@ def chance_mutual_knn(n: int, k: int = 10, groups: Groups | None = None) -> floa
     """The exact mean of `mutual_knn` when the samples of one side are shuffled."""
     code = codes(n, groups)
     return float(np.mean(k / (n - np.bincount(code)[code])))
+
+
+def mutual_knn_null(x: Array, y: Array, k: int = 10) -> NullMoments:
+    """Exact mean and variance of `mutual_knn` over all N! pairings of the rows: no permuting.
+
+    The mean is `k/(N-1)`. The variance depends on the hubs of both sides and on how often
+    neighbourhood is mutual, and on nothing else. Without groups, whose rows cannot be exchanged.
+
+    Raises:
+        UsageError: the rows do not match one to one.
+        DegenerateInput: one side points one way only, no more than `k` other rows, or fewer than 4.
+
+    Reference:
+        Mantel 1967, Cancer Research 27, for matrices that are not symmetric.
+    """
+    u, v = directions(x, 4), directions(y, 4)
+    n, code = int(u.shape[0]), codes(u.shape[0], None)
+    require_enough(u, v, k, code)
+    ways = np.cumprod([n, n - 1, n - 2, n - 3])  # ordered choices of 1, 2, 3 and 4 rows
+    products = _pair_sums(u, k, code) * _pair_sums(v, k, code)
+    second = float((products / ways[[1, 1, 2, 2, 2, 3]] * [1, 1, 1, 1, 2, 1]).sum()) / (n * k) ** 2
+    mean = k / (n - 1)
+    return NullMoments(mean, max(0.0, second - mean**2))
+
+
+def _pair_sums(u: Array, k: int, code: NDArray[np.int64]) -> Rows:
+    """Sums of products of two entries of the neighbour matrix, by which rows the entries share.
+
+    The same entry; turned over; one row; one item; the item of one is the row of the other; none.
+    """
+    n = int(u.shape[0])
+    blocks = list(neighbour_lists(u, u, k, (code, code)))
+    of, item = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("of", "item"))
+    share = np.concatenate([b.share for b in blocks])
+    out, into = np.bincount(of, share, n), np.bincount(item, share, n)
+    _, there, back = np.intersect1d(
+        of * n + item, item * n + of, assume_unique=True, return_indices=True
+    )
+    same, turned = float((share**2).sum()), float((share[there] * share[back]).sum())
+    sums = [same, turned, (out**2).sum() - same, (into**2).sum() - same]
+    sums.append((out * into).sum() - turned)
+    return np.array([*sums, share.sum() ** 2 - sum(sums) - sums[-1]])
 
 
 def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Rows:

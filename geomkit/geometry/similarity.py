@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.geometry.hsic import LEAST, cross_energy, hsic, hsic_without, require_signal
+from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.rows import Array, deviations, matched
 
 Rows = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class NullMoments:
-    """The exact mean and variance of a metric over all pairings of the rows of two sides."""
-
-    mean: float
-    variance: float
-
-    @property
-    def sd(self) -> float:
-        """The standard deviation."""
-        return float(self.variance**0.5)
 
 
 def linear_cka(x: Array, y: Array, *, debiased: bool = True) -> float:

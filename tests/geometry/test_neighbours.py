@@ -7,7 +7,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry import chance_mutual_knn, mutual_knn, rows
+from geomkit.geometry import chance_mutual_knn, mutual_knn, mutual_knn_null, rows
 from geomkit.geometry.neighbours import mutual_knn_without
 from geomkit.geometry.rows import directions
 
@@ -46,6 +46,30 @@ def test_chance_is_the_exact_mean_over_shuffles():
     mean = np.mean([mutual_knn(x, y[p], k=2) for p in orders])
     assert mean == pytest.approx(chance_mutual_knn(5, 2), abs=1e-12)
     assert chance_mutual_knn(1000, 10) == pytest.approx(10 / 999)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("ties", [False, True])
+def test_null_is_exact_over_all_pairings(k, ties):
+    rng = np.random.default_rng(k)
+    x, y = rng.integers(0, 2, (2, 6, 3)) + 0.5 if ties else rng.standard_normal((2, 6, 3))
+    orders = [np.array(p) for p in itertools.permutations(range(6))]
+    values = [mutual_knn(x, y[p], k=k) for p in orders]
+    null = mutual_knn_null(x, y, k)
+    assert null.mean == pytest.approx(np.mean(values), abs=1e-12)
+    assert null.mean == pytest.approx(chance_mutual_knn(6, k), rel=1e-15)
+    assert null.variance == pytest.approx(np.var(values), abs=1e-13)
+
+
+def test_null_of_pair_s(pair_s):
+    rng = np.random.default_rng(0)
+    x, y = (side[:120] for side in pair_s)
+    values = [mutual_knn(x, y[rng.permutation(120)]) for _ in range(300)]
+    null = mutual_knn_null(x, y)
+    assert null.sd == pytest.approx(np.std(values), rel=0.15)
+    assert mutual_knn(x, y) > null.mean + 10 * null.sd
+    with pytest.raises(UsageError, match="paired rows"):
+        mutual_knn_null(x, y[:-1])
 
 
 def test_ties_are_broken_by_lot_on_average():

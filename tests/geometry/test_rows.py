@@ -45,6 +45,7 @@ TWO = {
     "linear_cka": geometry.linear_cka,
     "plug-in linear_cka": lambda x, y: geometry.linear_cka(x, y, debiased=False),
     "linear_cka_null": lambda x, y: geometry.linear_cka_null(x, y, debiased=False).sd,
+    "mutual_knn_null": lambda x, y: geometry.mutual_knn_null(x, y).sd,
     "procrustes": geometry.procrustes,
     "cca": geometry.cca,
     "svcca": lambda x, y: geometry.cca(x, y, variance=0.9),
