@@ -1,0 +1,66 @@
+"""A number on its way to paper: a probe's estimate, or why there is none, as a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from geomkit.errors import DegenerateInput
+from geomkit.statistics import Estimate, difference, interval
+from geomkit.types import Better, Difference, Measurement
+
+Result = Estimate | DegenerateInput
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a number is of; equal for every checkpoint."""
+
+    metric: str
+    site: str
+    modality: str
+    better: Better
+    n: int
+    reference: str = ""
+    note: str = ""
+
+    def measurements(self, found: Mapping[str, Result]) -> Iterator[Measurement]:
+        """One for each checkpoint."""
+        for checkpoint, result in found.items():
+            yield Measurement(
+                metric=self.metric,
+                checkpoint=checkpoint,
+                site=self.site,
+                modality=self.modality,
+                value=None if isinstance(result, DegenerateInput) else result.value,
+                interval=None if isinstance(result, DegenerateInput) else interval(result),
+                chance=None if isinstance(result, DegenerateInput) else result.chance,
+                better=self.better,
+                n=self.n,
+                reference=self.reference,
+                note=str(result) if isinstance(result, DegenerateInput) else self.note,
+            )
+
+    def differences(self, found: Mapping[str, Result]) -> Iterator[Difference]:
+        """Each later checkpoint minus the first, paired by row."""
+        before, *others = found
+        for after in others:
+            change = _change(found[before], found[after])
+            yield Difference(
+                metric=self.metric,
+                before=before,
+                after=after,
+                site=self.site,
+                modality=self.modality,
+                value=None if isinstance(change, DegenerateInput) else change.value,
+                interval=None if isinstance(change, DegenerateInput) else interval(change),
+                better=self.better,
+                n=self.n,
+                note=str(change) if isinstance(change, DegenerateInput) else self.note,
+            )
+
+
+def _change(before: Result, after: Result) -> Result:
+    if isinstance(before, DegenerateInput):
+        return before
+    return after if isinstance(after, DegenerateInput) else difference(before, after)

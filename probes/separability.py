@@ -1,0 +1,134 @@
+"""Can a linear read-out tell which modality a row is of? Before, after, and beyond the mere shift.
+
+    modality_separability           from the states as they are
+    modality_separability_centred   once each modality has lost its own mean
+
+Trained on half of the groups, tested on the others; media and their captions in equal numbers, so
+chance is 1/2. The means that are taken off come from training rows alone. With the means of all
+rows the tested ones are shifted against the trained ones, and a balanced probe then scores far
+below chance: an artefact, not a finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
+
+from geomkit.errors import DegenerateInput
+from geomkit.geometry.rows import codes
+from geomkit.statistics import from_scores
+from geomkit.store import Run
+from geomkit.types import Activations, Difference, Measurement
+from probes.cells import Cell, Result
+from probes.linear import ProbeConfig, probed_sites, views_of
+from probes.readouts import fit, penalty_of, span_of
+from probes.split import group_of, held_out_groups, is_held_out
+from probes.tasks import GROUPS_A_CLASS, Labels
+from probes.transfer import mean_of, rescale, spread_of
+
+METRICS = ("modality_separability", "modality_separability_centred")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixture:
+    """Rows of two modalities in one heap, as many of each."""
+
+    states: NDArray[np.float32]  # (rows, dim)
+    modality: Labels
+    groups: tuple[str, ...]
+    held_out: NDArray[np.bool_]
+
+
+def separability_run(
+    run: Run, config: ProbeConfig | None = None
+) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:
+    """How well each medium is told from its captions, and how that changed.
+
+    Returns:
+        Measurements and paired differences of `METRICS` by unordered pair ("image-text").
+
+    Raises:
+        UsageError: when a site is asked for that the run does not have.
+    """
+    config = config or ProbeConfig()
+    held_out = held_out_groups(map(group_of, run.plan.rows), config.held_out, config.seed)
+    measurements: list[Measurement] = []
+    differences: list[Difference] = []
+    names = [record.name for record in run.captured()]
+    with threadpool_limits(1):
+        for site in probed_sites(run, config.sites):
+            views = {name: views_of(run, name, site, config.pooling) for name in names}
+            media = [m for m in views[names[0]] if m != "text" and "text" in views[names[0]]]
+            for medium in media:
+                heaps = {n: mixture(v[medium], v["text"], held_out) for n, v in views.items()}
+                for metric in METRICS:
+                    centred = metric.endswith("centred")
+                    found = {n: separability(h, config, centred) for n, h in heaps.items()}
+                    rows = int(heaps[names[0]].held_out.sum())
+                    cell = Cell(metric, site, f"{medium}-text", "lower", rows)
+                    measurements += cell.measurements(found)
+                    differences += cell.differences(found)
+    return tuple(measurements), tuple(differences)
+
+
+def mixture(medium: Activations, text: Activations, held_out: frozenset[str]) -> Mixture:
+    """The samples that both modalities have, each twice."""
+    place = {row.id: i for i, row in enumerate(text.rows)}
+    there = [i for i, row in enumerate(medium.rows) if row.id in place]
+    rows = tuple(medium.rows[i] for i in there)
+    captions = [place[row.id] for row in rows]
+    names = np.repeat([medium.modality, text.modality], len(rows))
+    groups = tuple(group_of(row) for row in rows)
+    states = np.concatenate([medium.states[there], text.states[captions]])
+    return Mixture(states, names, groups * 2, np.tile(is_held_out(rows, held_out), 2))
+
+
+def separability(heap: Mixture, config: ProbeConfig, centred: bool) -> Result:
+    """The share of held-out rows whose modality is told right; chance is 1/2."""
+    try:
+        groups = len(set(heap.groups))
+        if groups < 2 * GROUPS_A_CLASS:
+            raise DegenerateInput(
+                f"Expected {2 * GROUPS_A_CLASS} groups of samples in both modalities, got "
+                f"{groups}; give more samples."
+            )
+        right = told_apart(heap, config, centred_on(heap) if centred else heap.states)
+    except DegenerateInput as flaw:
+        return flaw
+    asked = [g for g, out in zip(heap.groups, heap.held_out, strict=True) if out]
+    return from_scores(right, codes(len(asked), asked), chance=0.5)
+
+
+def centred_on(heap: Mixture, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """The states without the mean of their modality in `rows`, by default the training rows."""
+    known = ~heap.held_out if rows is None else rows
+    states = heap.states.astype(np.float64)
+    for name in np.unique(heap.modality):
+        own = heap.modality == name
+        states[own] -= mean_of(states[own & known])
+    return states
+
+
+def told_apart(
+    heap: Mixture, config: ProbeConfig, states: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Right or wrong for each held-out row.
+
+    Raises:
+        DegenerateInput: when the training states are all equal, or the fit does not converge.
+    """
+    seen = ~heap.held_out
+    mean, spread = mean_of(states[seen]), spread_of(states[seen])
+    inputs = rescale(states[seen], mean, spread)
+    axes = span_of(inputs)
+    inputs, labels = inputs @ axes, heap.modality[seen]
+    groups = [g for g, known in zip(heap.groups, seen, strict=True) if known]
+    penalty = config.penalty
+    if penalty is None:
+        penalty = penalty_of(inputs, labels, codes(len(groups), groups), config.readout)
+    probe = fit(inputs, labels, penalty, config.readout)
+    asked = rescale(states[heap.held_out], mean, spread) @ axes
+    return np.asarray(probe.predict(asked) == heap.modality[heap.held_out])
