@@ -133,12 +133,14 @@ def test_rows_are_a_matrix(metric):
         metric(GOOD.tolist())
 
 
+@pytest.mark.parametrize("place", ["cpu", *["cuda"] * torch.cuda.is_available()])
 @pytest.mark.parametrize("name", sorted({*ONE, *TWO} - {"retrieval"}))
-def test_numpy_and_torch_agree(name):
+def test_numpy_and_torch_agree(name, place):
     other = GOOD + np.random.default_rng(1).standard_normal((60, 12)).astype(np.float32)
     arrays = (GOOD,) if name in ONE else (GOOD, other)
     metric = ONE.get(name) or TWO[name]
-    assert metric(*map(torch.tensor, arrays)) == pytest.approx(metric(*arrays), rel=1e-9)
+    tensors = [torch.tensor(a, device=place) for a in arrays]
+    assert metric(*tensors) == pytest.approx(metric(*arrays), rel=1e-9)
 
 
 def test_torch_groups_and_gradients_and_bfloat16():
