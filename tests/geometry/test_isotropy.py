@@ -137,6 +137,13 @@ def test_partition_isotropy_of_a_known_spread():
     assert partition_isotropy(x) == pytest.approx((np.cosh(1) + 1) / (np.cosh(2) + 1), rel=1e-12)
 
 
+def test_an_axis_on_which_all_rows_are_zero_counts():
+    """Fewer rows than columns: Z is N there, which is the least for rows that lie about 0."""
+    x = np.array([[2.0, 0, 0, 0, 0], [-2, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, -1, 0, 0, 0]])
+    assert partition_isotropy(x) == pytest.approx(2 / (np.cosh(2) + 1), rel=1e-12)
+    assert partition_isotropy(x) == pytest.approx(brute_partition(x), rel=1e-12)
+
+
 def test_partition_isotropy_neither_overflows_nor_depends_on_blocks(massive, monkeypatch):
     assert partition_isotropy(massive) == 0.0  # exp(-16000), below every float
     x = massive.astype(np.float64) / 3000

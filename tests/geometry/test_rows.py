@@ -6,6 +6,7 @@ import torch
 
 from geomkit import geometry
 from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry import rows as blocks
 from geomkit.geometry.rows import RESOLUTION, directions
 
 ONE = {
@@ -106,6 +107,18 @@ def test_rows_that_are_not_finite(metric, bad):
     rows[5, 2] = bad
     with pytest.raises(DegenerateInput, match="got 1 of 60 with NaN or infinity"):
         metric(rows)
+
+
+@pytest.mark.parametrize("name", ["mean_cosine", "uniformity", "mean_norm_share", "vendi_score"])
+def test_bad_rows_are_counted_over_all_blocks(name, monkeypatch):
+    monkeypatch.setattr(blocks, "CACHE_ENTRIES", 100)
+    whole = ALL[name](GOOD)
+    bad = GOOD.copy()
+    bad[[5, 40, 59], 2] = np.nan
+    with pytest.raises(DegenerateInput, match="got 3 of 60 with NaN or infinity"):
+        ALL[name](bad)
+    monkeypatch.undo()
+    assert ALL[name](GOOD) == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - CENTRED))
