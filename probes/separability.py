@@ -1,12 +1,10 @@
-"""Can a linear read-out tell which modality a row is of? Before, after, and beyond the mere shift.
-
-    modality_separability           from the states as they are
-    modality_separability_centred   once each modality has lost its own mean
+"""Can a linear read-out tell which modality a row is of? Before and after.
 
 Trained on half of the groups, tested on the others; media and their captions in equal numbers, so
-chance is 1/2. The means that are taken off come from training rows alone. With the means of all
-rows the tested ones are shifted against the trained ones, and a balanced probe then scores far
-below chance: an artefact, not a finding.
+chance is 1/2. The states are taken as they are. Once each modality has lost its own mean there is
+nothing left to ask: between two equal means the best linear read-out has no slope, and is at chance
+whatever else differs. (With means of all rows it even scores far below chance on rows that were
+held out: their means are shifted against those it was trained on. An artefact, not a finding.)
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from probes.split import group_of, held_out_groups, is_held_out
 from probes.tasks import GROUPS_A_CLASS, Labels
 from probes.transfer import mean_of, rescale, spread_of
 
-METRICS = ("modality_separability", "modality_separability_centred")
+METRIC = "modality_separability"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +46,7 @@ def separability_run(
     """How well each medium is told from its captions, and how that changed.
 
     Returns:
-        Measurements and paired differences of `METRICS` by unordered pair ("image-text").
+        Measurements and paired differences of `METRIC` by unordered pair ("image-text").
 
     Raises:
         UsageError: when a site is asked for that the run does not have.
@@ -64,13 +62,11 @@ def separability_run(
             media = [m for m in views[names[0]] if m != "text" and "text" in views[names[0]]]
             for medium in media:
                 heaps = {n: mixture(v[medium], v["text"], held_out) for n, v in views.items()}
-                for metric in METRICS:
-                    centred = metric.endswith("centred")
-                    found = {n: separability(h, config, centred) for n, h in heaps.items()}
-                    rows = int(heaps[names[0]].held_out.sum())
-                    cell = Cell(metric, site, f"{medium}-text", "lower", rows)
-                    measurements += cell.measurements(found)
-                    differences += cell.differences(found)
+                found = {n: separability(h, config) for n, h in heaps.items()}
+                rows = int(heaps[names[0]].held_out.sum())
+                cell = Cell(METRIC, site, f"{medium}-text", "lower", rows)
+                measurements += cell.measurements(found)
+                differences += cell.differences(found)
     return tuple(measurements), tuple(differences)
 
 
@@ -86,7 +82,7 @@ def mixture(medium: Activations, text: Activations, held_out: frozenset[str]) ->
     return Mixture(states, names, groups * 2, np.tile(is_held_out(rows, held_out), 2))
 
 
-def separability(heap: Mixture, config: ProbeConfig, centred: bool) -> Result:
+def separability(heap: Mixture, config: ProbeConfig) -> Result:
     """The share of held-out rows whose modality is told right; chance is 1/2."""
     try:
         groups = len(set(heap.groups))
@@ -95,32 +91,20 @@ def separability(heap: Mixture, config: ProbeConfig, centred: bool) -> Result:
                 f"Expected {2 * GROUPS_A_CLASS} groups of samples in both modalities, got "
                 f"{groups}; give more samples."
             )
-        right = told_apart(heap, config, centred_on(heap) if centred else heap.states)
+        right = told_apart(heap, config)
     except DegenerateInput as flaw:
         return flaw
     asked = [g for g, out in zip(heap.groups, heap.held_out, strict=True) if out]
     return from_scores(right, codes(len(asked), asked), chance=0.5)
 
 
-def centred_on(heap: Mixture, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """The states without the mean of their modality in `rows`, by default the training rows."""
-    known = ~heap.held_out if rows is None else rows
-    states = heap.states.astype(np.float64)
-    for name in np.unique(heap.modality):
-        own = heap.modality == name
-        states[own] -= mean_of(states[own & known])
-    return states
-
-
-def told_apart(
-    heap: Mixture, config: ProbeConfig, states: NDArray[np.floating]
-) -> NDArray[np.bool_]:
+def told_apart(heap: Mixture, config: ProbeConfig) -> NDArray[np.bool_]:
     """Right or wrong for each held-out row.
 
     Raises:
         DegenerateInput: when the training states are all equal, or the fit does not converge.
     """
-    seen = ~heap.held_out
+    states, seen = heap.states, ~heap.held_out
     mean, spread = mean_of(states[seen]), spread_of(states[seen])
     inputs = rescale(states[seen], mean, spread)
     axes = span_of(inputs)

@@ -65,7 +65,7 @@ def test_influences_are_what_leaving_a_row_out_does():
 
 
 def test_intervals_of_the_overlap_hold_its_mean_as_often_as_they_say():
-    """Its mean at this N: sampled axes scatter, so the value lies a little below that of N large."""
+    """Its mean at this N: sampled axes scatter, so it lies a little below that of N large."""
     found = []
     for seed in range(2, 202):
         x = states(400, seed)
