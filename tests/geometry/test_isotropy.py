@@ -138,9 +138,11 @@ def test_partition_isotropy_of_a_known_spread():
 
 
 def test_an_axis_on_which_all_rows_are_zero_counts():
-    """Fewer rows than columns: Z is N there, which is the least for rows that lie about 0."""
-    x = np.array([[2.0, 0, 0, 0, 0], [-2, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, -1, 0, 0, 0]])
-    assert partition_isotropy(x) == pytest.approx(2 / (np.cosh(2) + 1), rel=1e-12)
+    """Four independent rows in five columns, spread about 0 on every axis: Z is least, 4, off it."""
+    spread = np.eye(4) - 0.5  # orthogonal
+    x = np.column_stack([spread * [5, 6, 7, 8], np.zeros(4)])
+    largest = np.exp(-4) + 3 * np.exp(4)
+    assert partition_isotropy(x) == pytest.approx(4 / largest, rel=1e-12)
     assert partition_isotropy(x) == pytest.approx(brute_partition(x), rel=1e-12)
 
 
