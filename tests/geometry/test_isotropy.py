@@ -138,7 +138,7 @@ def test_partition_isotropy_of_a_known_spread():
 
 
 def test_an_axis_on_which_all_rows_are_zero_counts():
-    """Four independent rows in five columns, spread about 0 on every axis: Z is least, 4, off it."""
+    """Four independent rows in five columns, about 0 on every axis: Z is least, 4, off it."""
     spread = np.eye(4) - 0.5  # orthogonal
     x = np.column_stack([spread * [5, 6, 7, 8], np.zeros(4)])
     largest = np.exp(-4) + 3 * np.exp(4)
