@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import models
+from benchmarks.peers import bare
 from geomkit.capture import CaptureConfig, capture_run
 from geomkit.checkpoints import CheckpointSpec
 from geomkit.data.samples import load_samples
@@ -80,7 +81,10 @@ def _ready(scratch: Path, size: str, rows: int, tokens: int, batch: int) -> Work
     processor = models.processor(chosen, scratch)
     one = models.in_memory(models.build(chosen), scratch)
     asked = CaptureConfig(device="cpu", batch_size=batch, shard_batches=4)
-    return models.worker([one], processor, models.texts(rows, tokens), asked, scratch / "run")
+    ready = models.worker([one], processor, models.texts(rows, tokens), asked, scratch / "run")
+    reader = ready.session.reader
+    bare(one, reader.read(reader.plan.batches[0][:1]).inputs)  # what the first pass imports
+    return ready
 
 
 def geomkit(scratch: Path, **given: Any) -> Child:

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,10 @@ def test_sizes_are_those_of_the_real_models(size: str, billions: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", LINES)
-def test_every_section_runs_at_a_tiny_size(section: str) -> None:
-    lines = run("--only", section)
-    assert len(lines) == LINES[section]
+def test_every_section_runs_at_a_tiny_size() -> None:
+    lines = run()
+    assert Counter(line["section"] for line in lines) == LINES
     for line in lines:
-        assert line["section"] == section
         told = [line[clock] for clock in ("wall", "cpu") if line[clock]]
         assert told or line["figure"]
         for found in told:
@@ -73,12 +72,10 @@ def test_every_section_runs_at_a_tiny_size(section: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["tiny-vl", "tiny-omni"])
-def test_models_with_media_run_in_bfloat16(size: str) -> None:
-    lines = run("--only", "a", "--size", size, "--dtype", "bfloat16")
+def test_a_model_with_media_runs_in_bfloat16() -> None:
+    lines = run("--only", "a", "--size", "tiny-omni", "--dtype", "bfloat16")
     told = " ".join(line["what"] for line in lines)
-    shown = ("text", "image", "audio")[: 2 + (size == "tiny-omni")]
-    assert all(f"{size}, {modality}:" in told for modality in shown)
+    assert all(f"tiny-omni, {modality}:" in told for modality in ("text", "image", "audio"))
 
 
 def run(*arguments: str) -> list[dict[str, Any]]:
