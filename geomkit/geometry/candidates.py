@@ -93,7 +93,7 @@ def _screen(u: Rows, v: Rows) -> _Screen:
         right = left
     along -= along.mean()
     lengths = [np.linalg.norm(side, axis=1).astype(np.float64) for side in (left, right)]
-    steps = (u.shape[1] + 12) * 2.0**-24  # sums of products in any order, and the casts
+    steps = (u.shape[1] + 12) * 2.0**-24  # sums of products in any order, and every cast
     error = steps * (lengths[0] * lengths[1].max() + 4 * np.abs(along).max())
     return _Screen(left, right, along.astype(np.float32), error)
 
@@ -151,10 +151,9 @@ class _Kept:
         return Candidates(of[still], item[still])
 
     def _raise(self, rows: slice, kth: Half) -> None:
-        """One error for the k-th, one for the candidate, and what counts as a tie; rounded down."""
+        """One error for the k-th, one for the candidate, and what counts as a tie."""
         cut = np.maximum(kth - self.margin[rows], LOWEST).astype(np.float32)
-        below = np.nextafter(cut, np.float32(-np.inf))
-        self.least[rows] = np.maximum(self.least[rows], below)
+        self.least[rows] = np.maximum(self.least[rows], cut)
 
 
 def _slices(n: int, step: int) -> list[slice]:

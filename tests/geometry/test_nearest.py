@@ -86,6 +86,18 @@ def test_float32_stays_within_its_bound(name):
         assert (np.abs(free) <= 2 * error[:, None] + 1e-15).all()
 
 
+def test_a_narrow_cone_among_spread_items():
+    """Here the products with the cone's own spread are tiny, and the error is that of its mean."""
+    u, v = directions(CLOUDS["a narrow cone"]), directions(CLOUDS["isotropic"])
+    screen = candidates._screen(u, v)
+    off = screen.tile(slice(0, N), slice(0, N)) - u @ v.T
+    off = off - off.mean(axis=1, keepdims=True)
+    assert (np.abs(off) <= 2 * screen.error[:, None]).all()
+    product = np.linalg.norm(screen.left, axis=1) * np.linalg.norm(screen.right, axis=1).max()
+    assert np.abs(off).max() > (DIM + 12) * 2.0**-24 * product.max()  # too little without the mean
+    same(listed(u, v, 10, None), whole(u, v, 10, None))
+
+
 def test_a_cone_is_no_wider_a_guess():
     """Without taking the means away the bound would be wider than the cone, and all candidates."""
     u = directions(CLOUDS["a narrow cone"])
