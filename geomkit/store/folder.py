@@ -10,13 +10,15 @@ from geomkit.store import files, records
 from geomkit.store.names import check_plan
 from geomkit.store.packed import PackedRun, content_remembered, is_packed
 from geomkit.store.run import Run
+from geomkit.store.unlike import unlike
 from geomkit.types import Plan
 
 
 def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
     """The run of `plan` at `path`: new, or the one that is there when its plan is the same.
 
-    With `force` a run of another plan is replaced; a folder that is no run is never touched.
+    With `force` a run of another plan is replaced, and without it when it holds no shard yet: there
+    is nothing to lose. A folder that is no run is never touched.
 
     Raises:
         StoreError: another plan is there, the folder holds something else, or cannot be written.
@@ -30,11 +32,11 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
             held = open_run(path)
             if held.plan_hash == plan.hash:
                 return held
-            if not force:
+            if not force and any(path.glob("*/shard-*.json")):
                 raise StoreError(
-                    f"{path} holds a run of plan {held.plan_hash}, and this is plan {plan.hash}: "
-                    "other data, prompt, sites, poolings or batches; choose another folder "
-                    "(--out), or replace the run (--force)"
+                    f"{path} holds a run of plan {held.plan_hash[:12]}, and this is plan "
+                    f"{plan.hash[:12]}: {unlike(held.plan, plan)}; choose another folder (--out), "
+                    "or replace the run (--force)"
                 )
             try:
                 _clear(path)
