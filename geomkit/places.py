@@ -205,16 +205,19 @@ def _base_of(adapter: Path) -> tuple[str, Place]:
     """The full model that an adapter names, as it names it, and where that is."""
     config = vetting.check_adapter(adapter)
     named, revision = config["base_model_name_or_path"], config.get("revision")
-    # A relative base beside the adapter is taken before one in the working directory.
-    beside = adapter / named
+    # PEFT writes the path as it was where training ran: so a relative one is looked for in the
+    # adapter's folder, beside it, and only then here, where another model may have that name.
+    near = [adapter / named, adapter.resolve().parent / named]
+    beside = next((str(folder) for folder in near if _holds_checkpoint(folder)), None)
     if revision and HUB_ID.fullmatch(named) and not _is_folder(Path(named)):
         named = f"{named.partition('@')[0]}@{revision}"
     try:
-        found = _find(str(beside) if _holds_checkpoint(beside) else named, adapters=False)
+        found = _find(beside or named, adapters=False)
     except CheckpointError as cause:
         raise CheckpointError(
             f"Expected a full model as the base of {adapter}, which its {vetting.ADAPTER_CONFIG}"
-            f" names: {cause}"
+            f" names: {cause} It was looked for in the adapter's folder, beside it and here: write"
+            " base_model_name_or_path as a path from the adapter's folder."
         ) from cause
     return named, found
 

@@ -503,6 +503,19 @@ def test_an_adapter_that_leads_elsewhere_is_refused(
         locate(str(folder))
 
 
+@pytest.mark.parametrize("named", ["qwen", "./qwen", "../qwen"])
+def test_a_base_beside_its_adapter_is_found_wherever_one_stands(
+    tmp_path: Path, trained: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copied(trained, tmp_path / "w" / "lora", base_model_name_or_path=named)
+    shutil.copytree(saved("qwen2_vl"), tmp_path / "w" / "qwen")
+    for here in (tmp_path, tmp_path / "w", folder):
+        monkeypatch.chdir(here)
+        base = locate(str(folder)).base
+        assert base is not None
+        assert Path(base.where).resolve() == tmp_path / "w" / "qwen"
+
+
 def test_an_adapter_says_its_base(tmp_path: Path, trained: Path, cached: Cache) -> None:
     cached("org/model", saved("qwen2_vl"), FIRST, "main")
     folder = copied(trained, tmp_path / "lora")
