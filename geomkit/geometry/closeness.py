@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from geomkit.errors import DegenerateInput
-from geomkit.geometry.hsic import LEAST, require_signal
+from geomkit.geometry.hsic import LEAST
 from geomkit.geometry.nearest import Lists, neighbour_lists, pair_cosines
 from geomkit.geometry.neighbours import require_enough
 from geomkit.geometry.rows import (
@@ -50,7 +50,11 @@ def cknna(x: Array, y: Array, k: int = 10, groups: Groups | None = None) -> floa
     (near_x, cos_x), (near_y, cos_y) = _graph(u, k, code), _graph(v, k, code)
     own_x, own_y = near_x * cos_x, near_y * cos_y
     energies = _hsic(own_x, own_x), _hsic(own_y, own_y)
-    require_signal(*energies)
+    if min(energies) <= 0:
+        raise DegenerateInput(
+            f"Expected neighbourhoods of {k} that say more than sampling noise, got none; "
+            "give more samples or another k."
+        )
     shared = _hsic(own_x * near_y, own_y * near_x)
     return float(shared / (energies[0] * energies[1]) ** 0.5)
 

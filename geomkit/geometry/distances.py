@@ -55,7 +55,8 @@ def rsa(
     prepared rows, exactly, and is computed as such for any N.
 
     Raises:
-        UsageError: rows that do not match, an unknown name, or more than 4096 rows to rank.
+        UsageError: rows that do not match, an unknown name, more than 4096 rows to rank, or groups
+            beside the whitened form.
         DegenerateInput: constant rows, fewer than 3, or pairs that all lie equally far apart.
 
     Reference:
@@ -65,6 +66,10 @@ def rsa(
     a, b = _prepared(x, dissimilarity), _prepared(y, dissimilarity)
     matched(a, b)
     if comparison == "whitened":
+        if groups is not None:
+            raise UsageError(
+                "Expected no groups with comparison='whitened', which takes all pairs."
+            )
         return linear_cka(a, b, debiased=False)
     if comparison != "spearman":
         raise UsageError(f"Expected comparison spearman or whitened, got {comparison!r}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -65,6 +65,8 @@ def principal_angles(
     """
     if k < 1:
         raise UsageError(f"Expected k of at least 1, got {k}.")
+    if of not in get_args(Side):
+        raise UsageError(f"Expected of='samples' or of='features', got {of!r}.")
     a, b = deviations(x), deviations(y)
     if of == "samples":
         matched(a, b)

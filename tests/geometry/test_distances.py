@@ -92,6 +92,8 @@ def test_what_rsa_refuses(pair_q, monkeypatch):
         rsa(x, y, comparison="pearson")
     with pytest.raises(UsageError, match="got 'l1'"):
         rsa(x, y, dissimilarity="l1")
+    with pytest.raises(UsageError, match="which takes all pairs"):
+        rsa(x, y, comparison="whitened", groups=["a"] * 100)
     monkeypatch.setattr(distances, "MOST", 99)
     with pytest.raises(UsageError, match="at most 99 rows"):
         rsa(x, y)

@@ -134,4 +134,6 @@ def test_angles_need_a_leading_subspace(pair_q):
         principal_angles(x, y[:-1], 2)
     with pytest.raises(UsageError, match="same columns on both sides, got 10 and 3"):
         principal_angles(x, y[:, :3], 2, of="features")
+    with pytest.raises(UsageError, match="got 'rows'"):
+        principal_angles(x, y, 2, of="rows")
     assert len(principal_angles(x, y[:-1], 2, of="features")) == 2
