@@ -38,19 +38,36 @@ class Candidates:
 
 def candidates(u: Rows, v: Rows, k: int, codes: tuple[Ints, Ints] | None) -> Candidates | None:
     """The candidates of the unit rows `u` among `v`; None where ties leave too many."""
-    screen = _screen(u, v)
-    kept = _Kept(len(u), k, 2 * screen.error + TIE)
+    return _listed(_screen(u, v), k, codes)
+
+
+def candidates_by_distance(x: Rows, k: int) -> Candidates | None:
+    """The same of rows `x` among each other by Euclidean distance; best when they lie about 0.
+
+    Half of what a row does not know alone of `-||x - y||^2` is `x . y - ||y||^2 / 2`.
+    """
+    half = x.astype(np.float32)
+    along = np.einsum("ij,ij->i", x, x) / -2
+    length = np.sqrt(-2 * along)
+    error = _steps(x) * (length * length.max() + 4 * np.abs(along).max())
+    own = np.arange(len(x))
+    return _listed(_Screen(half, half, along.astype(np.float32), error), k, (own, own))
+
+
+def _listed(screen: _Screen, k: int, codes: tuple[Ints, Ints] | None) -> Candidates | None:
+    one_set = screen.left is screen.right
+    kept = _Kept(len(screen.left), k, 2 * screen.error + TIE)
     step = math.isqrt(blocks_of.BLOCK_ENTRIES)
-    for rows in _slices(len(u), step):
-        for items in _slices(len(v), step):
-            if u is v and items.start < rows.start:
+    for rows in _slices(len(screen.left), step):
+        for items in _slices(len(screen.right), step):
+            if one_set and items.start < rows.start:
                 continue  # seen from the other side
             score = screen.tile(rows, items)
             if codes is not None:
                 np.copyto(score, -np.inf, where=barred(codes, rows, items))
             if not kept.take(rows, items, score):
                 return None
-            if u is v and items.start > rows.start:
+            if one_set and items.start > rows.start:
                 turned = screen.turned(rows, items, score)
                 if not kept.take(items, rows, turned):
                     return None
@@ -96,6 +113,11 @@ def _screen(u: Rows, v: Rows) -> _Screen:
     steps = (u.shape[1] + 12) * 2.0**-24  # sums of products in any order, and every cast
     error = steps * (lengths[0] * lengths[1].max() + 4 * np.abs(along).max())
     return _Screen(left, right, along.astype(np.float32), error)
+
+
+def _steps(x: Rows) -> float:
+    """Relative error of a float32 product: sums in any order, and the casts."""
+    return float((x.shape[1] + 12) * 2.0**-24)
 
 
 def _less(x: Rows, mean: Rows) -> Half:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.candidates import Candidates, candidates_by_distance
 from geomkit.geometry.rows import (
     BLOCK_ENTRIES,
     RESOLUTION,
@@ -26,6 +27,9 @@ from geomkit.geometry.rows import (
 )
 
 Rows = NDArray[np.float64]
+
+FEW = 8
+"""Neighbours up to which measuring candidates one by one costs less than all products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,30 @@ def _later(c: Array, copies: NDArray[np.int64]) -> NDArray[np.int64]:
 def _nearest(c: Array, k: int) -> Rows:
     """Squared distances to the `k` nearest other rows, ascending.
 
-    A block of rows meets only the rows from itself on, and both sides learn of it.
+    For a few neighbours on the CPU float32 picks candidates, which float64 then measures.
+    """
+    found = None
+    if k <= FEW and str(device(c)) == "cpu":
+        found = candidates_by_distance(on_host(c), k)
+    return _nearest_of_all(c, k) if found is None else _nearest_of(on_host(c), found, k)
+
+
+def _nearest_of(c: Rows, found: Candidates, k: int) -> Rows:
+    step = max(1, BLOCK_ENTRIES // (2 * c.shape[1]))
+    counts = np.bincount(found.of, minlength=len(c))
+    place = np.arange(len(found.of)) - (np.cumsum(counts) - counts)[found.of]
+    squares = np.full((len(c), int(counts.max())), np.inf)
+    for start in range(0, len(found.of), step):
+        pairs = slice(start, start + step)
+        apart = c[found.of[pairs]] - c[found.item[pairs]]
+        squares[found.of[pairs], place[pairs]] = np.einsum("ij,ij->i", apart, apart)
+    return np.sort(squares, axis=1)[:, :k]
+
+
+def _nearest_of_all(c: Array, k: int) -> Rows:
+    """The same in float64 throughout: a block of rows meets only those from itself on.
+
+    Both sides learn of it.
     """
     xp, n = array_namespace(c), c.shape[0]
     found = xp.full((n, k), xp.inf, dtype=xp.float64, device=device(c))

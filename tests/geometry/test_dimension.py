@@ -8,7 +8,8 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.linear_model import LinearRegression
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry import dimension, gride, two_nn
+from geomkit.geometry import dimension, gride, rows, two_nn
+from geomkit.geometry.candidates import candidates_by_distance
 from geomkit.geometry.dimension import neighbour_distances
 
 
@@ -119,6 +120,35 @@ def test_neighbour_distances_are_those_of_a_matrix(massive):
     distances, copies = neighbour_distances(massive, 5)
     assert copies == 0
     assert distances == pytest.approx(brute_distances(massive)[:, :5], rel=1e-6)
+
+
+ROUND = np.random.default_rng(6)
+HARD = {
+    "flat": flat(300),
+    "wide": ROUND.standard_normal((300, 400)),
+    "a curve": np.column_stack([np.arange(300.0), np.sin(np.arange(300.0) / 30)]) @ np.ones((2, 9)),
+    "one far row": np.concatenate([flat(300), 1e4 * np.ones((1, 20))]),
+    "copies": np.repeat(flat(60), 5, axis=0),
+    "a lattice": np.stack(np.meshgrid(*[np.arange(7.0)] * 3), -1).reshape(-1, 3),
+}
+
+
+@pytest.mark.parametrize("entries", [2**22, 9000])
+@pytest.mark.parametrize("name", HARD)
+def test_candidates_of_float32_miss_no_neighbour(name, entries, monkeypatch):
+    monkeypatch.setattr(rows, "BLOCK_ENTRIES", entries)
+    c = rows.deviations(HARD[name])
+    for k in (1, 2, 5):
+        near = np.sqrt(dimension._nearest(c, k))
+        expected = brute_distances(c)[:, :k]
+        assert near == pytest.approx(expected, rel=1e-9, abs=1e-7 * expected.max())
+
+
+@pytest.mark.parametrize("name", ["flat", "wide"])
+def test_float32_leaves_few_candidates(name):
+    found = candidates_by_distance(rows.deviations(HARD[name]), 2)
+    assert found is not None
+    assert len(found.of) < 8 * 301
 
 
 def test_neighbour_distances_in_blocks(monkeypatch):
