@@ -11,6 +11,7 @@ matrix, the residuals of a fold that was left out are `(I - H_GG)^-1 residuals_G
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,8 @@ def fit_affine(
     total = float(np.sum(s * s))
     target = _compact(y)
     folds = folds_of(clusters, FOLDS)
-    errors = [float(np.sum(left_out(left, s, target, p * total, folds) ** 2)) for p in PENALTIES]
+    tried = left_out(left, s, target, [p * total for p in PENALTIES], folds)
+    errors = [float(np.vdot(residual, residual)) for residual in tried]
     best = PENALTIES[int(np.argmin(errors))]
     return AffineMap(
         mean=mean,
@@ -132,19 +134,23 @@ def decompose(x: Rows, energy: float) -> tuple[Rows, Rows, Rows]:
     return (own, s, other) if wide else (other, s, own)
 
 
-def left_out(left: Rows, s: Rows, target: Rows, penalty: float, folds: NDArray[np.int64]) -> Rows:
-    """The residual of every row under the ridge that was fitted without its fold, like `target`.
+def left_out(
+    left: Rows, s: Rows, target: Rows, penalties: Sequence[float], folds: NDArray[np.int64]
+) -> Iterator[Rows]:
+    """For each penalty, the residual of every row under the ridge fitted without its fold.
 
     `left` and `s` decompose the centred rows; `target` is centred too. The mean is refitted without
     the fold like all else: the hat matrix has `1/n` in it.
     """
-    shrunk = s * s / (s * s + penalty)
-    residual = target - left @ (shrunk[:, None] * (left.T @ target))
-    for fold in range(int(folds.max()) + 1):
-        out = folds == fold
-        hat = left[out] * shrunk @ left[out].T + 1 / len(left)
-        residual[out] = np.linalg.solve(np.eye(len(hat)) - hat, residual[out])
-    return np.asarray(residual)
+    inner = left.T @ target
+    for penalty in penalties:
+        shrunk = s * s / (s * s + penalty)
+        residual = target - left @ (shrunk[:, None] * inner)
+        for fold in range(int(folds.max()) + 1):
+            out = folds == fold
+            hat = left[out] * shrunk @ left[out].T + 1 / len(left)
+            residual[out] = np.linalg.solve(np.eye(len(hat)) - hat, residual[out])
+        yield residual
 
 
 def require_groups(clusters: NDArray[np.int64]) -> None:

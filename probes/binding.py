@@ -22,6 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import directions
@@ -83,7 +84,9 @@ def binding_run(
     records: list[Binding] = []
     for site in sites:
         sides = moved(run, before, after, site, pooling, held_out)
-        for modality, cells in binding(sides).items():
+        with threadpool_limits(1):  # sums in one order whatever the machine: the same bytes
+            found = binding(sides)
+        for modality, cells in found.items():
             tested = sides[modality].held_out
             for (quantity, predictor), value in cells.items():
                 fitted = sides[modality if predictor == "own" else "text"]

@@ -42,10 +42,15 @@ class Cell:
             )
 
     def differences(self, found: Mapping[str, Result]) -> Iterator[Difference]:
-        """Each later checkpoint minus the first, paired by row."""
+        """Each later checkpoint minus the first, paired by row.
+
+        Where neither is better than chance, a change is no loss and no gain: "neither".
+        """
         before, *others = found
         for after in others:
             change = _change(found[before], found[after])
+            lost = all(self._at_chance(found[name]) for name in (before, after))
+            note = "; ".join(s for s in (self.note, lost * "neither is above chance") if s)
             yield Difference(
                 metric=self.metric,
                 before=before,
@@ -54,10 +59,16 @@ class Cell:
                 modality=self.modality,
                 value=None if isinstance(change, DegenerateInput) else change.value,
                 interval=None if isinstance(change, DegenerateInput) else interval(change),
-                better=self.better,
+                better="neither" if lost else self.better,
                 n=self.n,
-                note=str(change) if isinstance(change, DegenerateInput) else self.note,
+                note=str(change) if isinstance(change, DegenerateInput) else note,
             )
+
+    def _at_chance(self, result: Result) -> bool:
+        """Is the value no better than chance, with a metric of which more is better?"""
+        if isinstance(result, DegenerateInput) or result.chance is None:
+            return False
+        return self.better == "higher" and result.value <= result.chance
 
 
 def _change(before: Result, after: Result) -> Result:

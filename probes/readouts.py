@@ -122,7 +122,5 @@ def _ridge_hits(inputs: Rows, labels: Labels, folds: NDArray[np.int64]) -> list[
     classes, answers = np.unique(labels, return_inverse=True)
     target = 2.0 * np.eye(len(classes))[answers] - 1
     centred = target - target.mean(axis=0)
-    return [
-        int(((target - left_out(left, s, centred, p, folds)).argmax(axis=1) == answers).sum())
-        for p in PENALTIES["ridge"]
-    ]
+    tried = left_out(left, s, centred, PENALTIES["ridge"], folds)
+    return [int(((target - rest).argmax(axis=1) == answers).sum()) for rest in tried]

@@ -36,7 +36,7 @@ def test_errors_of_left_out_folds_are_those_of_refits(n, dim):
     centred = x - x.mean(axis=0)
     left, s, _ = decompose(centred, float(np.sum(x * x)))
     for penalty in (0.3, 30.0):
-        got = left_out(left, s, change - change.mean(axis=0), penalty, folds)
+        got = next(left_out(left, s, change - change.mean(axis=0), [penalty], folds))
         for f in range(FOLDS):
             refit = Ridge(alpha=penalty).fit(x[folds != f], change[folds != f])
             expected = change[folds == f] - refit.predict(x[folds == f])
@@ -104,6 +104,7 @@ def test_ridge_cv_agrees_where_every_row_is_a_fold():
     centred = x - x.mean(axis=0)
     left, s, _ = decompose(centred, float(np.sum(x * x)))
     y = change - change.mean(axis=0)
-    ours = [np.sum(left_out(left, s, y, p * total, np.arange(40)) ** 2) for p in PENALTIES]
+    tried = left_out(left, s, y, [p * total for p in PENALTIES], np.arange(40))
+    ours = [np.sum(residual**2) for residual in tried]
     theirs = RidgeCV(alphas=[p * total for p in PENALTIES]).fit(x, change)
     assert PENALTIES[int(np.argmin(ours))] * total == pytest.approx(theirs.alpha_)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from geomkit.compare import verdicts
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.statistics import interval
-from geomkit.types import Activations, Row
+from geomkit.types import Activations, Measurement, Row
 from probes.control import shuffled
 from probes.linear import (
     ProbeConfig,
@@ -323,3 +324,84 @@ def test_the_majority_is_the_commonest_training_class(scenes):
     labels[:20] = ["a", "b"] * 10
     task = scene_task("text", text, labels)
     assert _majority(task, task) == (labels[HELD_OUT] == "b").mean()
+
+
+# ----------------------------------------------------------- matrix, ceilings, negative controls --
+
+
+def test_the_diagonal_is_the_ceiling_of_its_column(probed):
+    results, _ = probed
+    for r in results.values():
+        if r.accuracy is not None:
+            own = results[r.attribute, r.test_on, r.test_on, r.checkpoint]
+            assert r.ceiling == own.accuracy
+
+
+def test_a_rotated_medium_has_a_ceiling_far_above_its_transfer(tmp_path):
+    turned = dataclasses.replace(WIDE, turn=True, scene=0.0)
+    run = write_run(tmp_path / "run", {"base": turned}, scenes=80)
+    shown = by_name(probe_run(run, FINAL)[0])["colour", "text", "image", "base"]
+    assert shown.ceiling == 1.0
+    assert shown.accuracy < 0.7
+
+
+def test_selectivity_has_a_paired_interval(probed):
+    results, _ = probed
+    r = results["colour", "text", "image", "lco"]
+    assert r.selectivity_interval.low <= r.selectivity <= r.selectivity_interval.high
+    assert r.selectivity_interval.low > 0.3
+    nothing = results["background", "image", "image", "lco"]
+    assert nothing.selectivity_interval.low < 0 < nothing.selectivity_interval.high
+
+
+@pytest.mark.parametrize("readout", ["multinomial", "ridge"])
+def test_a_run_is_probed_with_either_read_out(tmp_path, readout):
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=60)
+    config = ProbeConfig(sites=("final_norm",), readout=readout)
+    found = by_name(probe_run(run, config)[0])
+    assert found["colour", "text", "image", "lco"].accuracy == 1.0
+    assert all(r.penalty for r in found.values())
+
+
+def controls(run):
+    results, differences = probe_run(run, FINAL)
+    told = verdicts((*empty_measurements(),), differences, results, ("text",))
+    return {(v.metric, v.modality): v for v in told if v.role == "control"}
+
+
+def empty_measurements():
+    """Two checkpoints by name: all that a verdict on probes needs of the measurements."""
+    for name in ("base", "lco"):
+        yield Measurement("mean_cosine", name, "block_00", "text", 0.0, None, 0.0, "lower", 1)
+
+
+def test_a_control_that_becomes_readable_is_reported_as_such(tmp_path):
+    """After, the media carry the unspoken attribute: nothing that captions could have taught."""
+    told = dataclasses.replace(WIDE, secret=3.0)
+    run = write_run(tmp_path / "run", {"base": WIDE, "lco": told}, scenes=80)
+    found = controls(run)["probe:background", "image->image"]
+    assert found.status == "WARN"
+    assert "clearly up; captions cannot have taught it" in found.sentence
+
+
+def test_controls_that_stay_are_listed_and_claim_nothing(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=80)
+    found = controls(run)
+    assert set(found) == {
+        ("probe:background", "image->image"),
+        ("probe:voice", "audio->audio"),
+    }
+    assert {v.status for v in found.values()} == {"info"}
+
+
+def test_spoken_attributes_improve_and_controls_get_nothing_for_free(tmp_path):
+    """Captions' attribute becomes readable; over four splits the controls do not, beyond alpha."""
+    deaf = Geometry(signal=0.0, scene=1.0)
+    gains, free = [], []
+    for seed in range(4):
+        run = write_run(tmp_path / f"run{seed}", {"base": deaf, "lco": WIDE}, scenes=60)
+        _, differences = probe_run(run, dataclasses.replace(FINAL, seed=seed))
+        for d in differences:
+            (free if "negative control" in d.note else gains).append(d.improved is True)
+    assert np.mean(gains) == 1.0
+    assert np.mean(free) < 0.1

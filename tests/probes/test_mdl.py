@@ -135,3 +135,15 @@ def test_a_run_gives_measurements_and_paired_differences(tmp_path):
     assert change["mdl:colour", "image", "embed"].note.startswith("all training states")
     assert "negative control" in found["mdl:background", "image", "lco", "final_norm"].note
     assert mdl_run(run, config) == (measurements, differences)
+
+
+def test_a_change_below_chance_is_no_loss(tmp_path):
+    """Both codes are worse than none: one of them being longer says nothing of the states."""
+    run = write_run(tmp_path / "run", {"base": WIDE, "lco": Geometry(noise=3.0)}, scenes=60)
+    _, differences = mdl_run(run, ProbeConfig(sites=("final_norm",)))
+    found = {(d.metric, d.modality): d for d in differences}
+    control = found["mdl:background", "text"]
+    assert control.better == "neither"
+    assert control.improved is None
+    assert control.note == "negative control: no caption names it; neither is above chance"
+    assert found["mdl:colour", "text"].better == "higher"
