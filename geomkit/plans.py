@@ -6,6 +6,8 @@ It is written before anything is run, hashed, and the same for every checkpoint.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +53,9 @@ class CaptureConfig:
     poolings: tuple[str, ...] = _doc(
         ("last", "mean"), f"Poolings to store ({', '.join(POOLINGS)})."
     )
-    limit: int = _doc(0, "Use only the first so many samples; 0 is all of them.")
+    limit: int = _doc(
+        0, "Show only so many samples, evenly spread over every kind that there is; 0 is all."
+    )
     batch_size: int = _doc(32, "Most rows in one forward pass; rows of like length go together.")
     batch_tokens: int = _doc(16_384, "Most tokens in one forward pass, padding counted.")
     shard_batches: int = _doc(8, "Batches in one shard, the unit of work that a resume repeats.")
@@ -104,20 +108,17 @@ def build_plan(dataset: str, samples: Sequence[Sample], config: CaptureConfig) -
     Raises:
         SampleError: no sample has any of the modalities, or an id is there twice.
     """
-    chosen = samples[: config.limit or None]
-    if len({s.id for s in chosen}) < len(chosen):
+    if len({s.id for s in samples}) < len(samples):
         raise SampleError("Expected one sample an id, got an id twice.")
-    shown = [
-        (sample, modality)
-        for modality in MODALITIES
-        if modality in (config.modalities or MODALITIES)
-        for sample in chosen
-        if modality in sample.modalities()
-    ]
-    if not shown:
+    asked = config.modalities or MODALITIES
+    kinds = [tuple(m for m in s.modalities() if m in asked) for s in samples]
+    if not any(kinds):
         raise SampleError(
-            f"Expected samples with {', '.join(config.modalities or MODALITIES)}, got none."
+            f"Expected samples with {' or '.join(asked)}, got {_inventory(samples)}: name other"
+            " modalities, or other data."
         )
+    chosen = spread(kinds, config.limit)
+    shown = [(samples[i], m) for m in MODALITIES for i in chosen if m in kinds[i]]
     rows = tuple(_row(i, sample, modality) for i, (sample, modality) in enumerate(shown))
     extents = [extent(getattr(sample, modality), modality) for sample, modality in shown]
     instructions = prompts(config.prompt)
@@ -133,6 +134,38 @@ def build_plan(dataset: str, samples: Sequence[Sample], config: CaptureConfig) -
         store_dtype=config.store_dtype,
         options=_options(config),
     )
+
+
+def _inventory(samples: Sequence[Sample]) -> str:
+    """How many samples have which modality, for a message."""
+    counts = Counter(m for sample in samples for m in sample.modalities())
+    return ", ".join(f"{counts[m]} with {m}" for m in MODALITIES if m in counts) or "none"
+
+
+def spread(kinds: Sequence[tuple[Modality, ...]], limit: int) -> list[int]:
+    """Positions of `limit` samples that show something, evenly spread, in order; 0 is all of them.
+
+    A kind is the modalities that a sample shows. Each gets places in proportion to its size, at
+    least one as long as there are as many places as kinds (Adams' method). Every n-th of all
+    samples would miss kinds that take turns.
+    """
+    able = [i for i, kind in enumerate(kinds) if kind]
+    if not 0 < limit < len(able):
+        return able
+    members = {kind: [i for i in able if kinds[i] == kind] for kind in dict.fromkeys(kinds) if kind}
+    places = dict.fromkeys(members, 0)
+    for _ in range(limit):
+        places[max(places, key=lambda k: _claim(len(members[k]), places[k]))] += 1
+    return sorted(
+        those[i * len(those) // places[kind]]
+        for kind, those in members.items()
+        for i in range(places[kind])
+    )
+
+
+def _claim(size: int, places: int) -> tuple[float, int]:
+    """A kind's claim to the next place; those that have none come first, the largest of them."""
+    return size / places if places else math.inf, size
 
 
 def _options(config: CaptureConfig) -> tuple[tuple[str, str], ...]:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from geomkit.buckets import extent, grouped, within
-from geomkit.plans import CaptureConfig, build_plan
-from geomkit.types import Sample, Waveform
+from geomkit.errors import SampleError
+from geomkit.plans import CaptureConfig, build_plan, spread
+from geomkit.types import Modality, Sample, Waveform
 
 SAMPLES = [Sample(id=str(i), text=f"text {i}", image=f"{i}.png") for i in range(9)]
 
@@ -53,6 +54,65 @@ def test_options_that_shape_nothing_leave_the_plan_alone() -> None:
     plain = build_plan("mine", SAMPLES, CaptureConfig())
     other = CaptureConfig(dtype="bfloat16", strict=True, one_by_one=True, gate=False, previews=True)
     assert build_plan("mine", SAMPLES, other).hash == plain.hash
+
+
+# ------------------------------------------------------------------------------------- limit
+
+SILENCE = Waveform(np.zeros(10, np.float32), 8_000)
+PICTURES = [Sample(id=f"i{n}", text="seen", image=f"{n}.png") for n in range(30)]
+SOUNDS = [Sample(id=f"a{n}", text="heard", audio=SILENCE) for n in range(20)]
+
+
+def shown(samples: list[Sample], **given: Any) -> list[tuple[str, str]]:
+    plan = build_plan("mine", samples, CaptureConfig(**given))
+    return [(row.id, row.modality) for row in plan.rows]
+
+
+def test_a_limit_is_an_even_part_in_order() -> None:
+    ids = [str(i * 9 // 4) for i in range(4)]
+    assert shown(SAMPLES, limit=4, modalities=("text",)) == [(i, "text") for i in ids]
+    assert len(shown(SAMPLES, limit=9)) == len(shown(SAMPLES, limit=99)) == len(shown(SAMPLES))
+
+
+def test_a_limit_has_every_kind_in_proportion() -> None:
+    rows = shown([*PICTURES, *SOUNDS], limit=10)
+    assert [m for _, m in rows] == ["text"] * 10 + ["image"] * 6 + ["audio"] * 4
+    assert [i for i, m in rows if m == "image"] == ["i0", "i5", "i10", "i15", "i20", "i25"]
+    assert [i for i, m in rows if m == "audio"] == ["a0", "a5", "a10", "a15"]
+    turns = [one for pair in zip(PICTURES, SOUNDS, strict=False) for one in pair]
+    medium = [m for _, m in shown(turns, limit=10) if m != "text"]
+    assert medium == ["image"] * 5 + ["audio"] * 5  # every fourth of all is an image
+    assert shown([*PICTURES, *SOUNDS[:1]], limit=2) == [
+        ("i0", "text"), ("a0", "text"), ("i0", "image"), ("a0", "audio"),
+    ]  # fmt: skip
+    assert shown([*SOUNDS[:1], *PICTURES], limit=1)[1:] == [("i0", "image")]  # the commonest
+
+
+def test_a_limit_counts_what_was_asked_for() -> None:
+    rows = shown([*PICTURES, *SOUNDS], limit=5, modalities=("audio",))
+    assert rows == [(f"a{i * 4}", "audio") for i in range(5)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 13, 49, 50, 51])
+def test_a_limit_is_kept_whatever_the_kinds(limit: int) -> None:
+    draw = np.random.default_rng(limit)
+    some: list[tuple[Modality, ...]] = [(), ("text",), ("text", "image"), ("audio",)]
+    kinds = [some[i] for i in draw.choice(4, 60, p=[0.2, 0.6, 0.18, 0.02])]
+    able = [i for i, kind in enumerate(kinds) if kind]
+    found = spread(kinds, limit)
+    assert found == sorted(set(found))
+    assert set(found) <= set(able)
+    assert len(found) == min(limit, len(able))
+    there = {kinds[i] for i in able}
+    assert len({kinds[i] for i in found}) == min(limit, len(there))
+
+
+def test_what_the_data_has_is_said_when_nothing_matches() -> None:
+    had = "samples with audio, got 9 with text, 9 with image"
+    with pytest.raises(SampleError, match=had):
+        build_plan("mine", SAMPLES, CaptureConfig(modalities=("audio",)))
+    with pytest.raises(SampleError, match="got none"):
+        build_plan("mine", [], CaptureConfig())
 
 
 # ----------------------------------------------------------------------------------- batches
