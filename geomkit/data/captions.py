@@ -34,7 +34,7 @@ def caption_rows(items: Iterable[Item], captions: int) -> Rows:
         group = str(item.rest.get("group") or item.id)
         first = {**item.rest, **item.media, "id": item.id, "group": group}
         if not said and not item.media:
-            said = [" "]  # nothing to show: capture records the row, so that counts stay true
+            said = [""]  # nothing to show: capture records the row, so that counts stay true
         yield item.where, {**first, "text": said[0]} if said else first
         for number, text in enumerate(said[1:], 2):
             yield item.where, {"id": f"{item.id}#{number}", "text": text, "group": group}

@@ -103,10 +103,11 @@ def sample_of(where: str, row: Row, folder: Path, data: DataConfig) -> Sample:
     """
     found = {name: value for name, value in row.items() if value is not None}
     _refuse_typos(found, where)
+    _refuse_unnamed(row, where)
     media = {kind: _media(found.get(kind), kind, where, folder, data) for kind in MEDIA}
     sample = Sample(
         id=_string(found.get("id"), "id", where),
-        text=_string(found["text"], "text", where) if "text" in found else None,
+        text=_text(row, where),
         **media,
         labels=_names(found, "label.", where),
         controls=_names(found, "control.", where),
@@ -115,6 +116,37 @@ def sample_of(where: str, row: Row, folder: Path, data: DataConfig) -> Sample:
     if not sample.modalities():
         raise SampleError(f"Expected text, image, audio or video in {where}, got none of them.")
     return sample
+
+
+def _refuse_unnamed(row: Row, where: str) -> None:
+    """Stop at a row whose columns are called otherwise: which it has, and how to map them."""
+    if "id" not in row:
+        raise SampleError(
+            f"Expected a column 'id' in {where}, got {_listed(row)}: add one, or say which it is,"
+            " --columns id=NAME."
+        )
+    if not {"text", *MEDIA} & row.keys():
+        raise unmapped(where, row)
+
+
+def unmapped(where: str, columns: Iterable[str]) -> SampleError:
+    """The error for a table of which no column is known to hold anything to show."""
+    return SampleError(
+        f"Expected a column text, image, audio or video in {where}, got {_listed(columns)}: say"
+        " which is which, --columns image=img,text=caption."
+    )
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return ", ".join(map(str, columns)) or "no column"
+
+
+def _text(row: Row, where: str) -> str | None:
+    """The caption. An empty one is kept, for capture to record; so is none, without media."""
+    text = row.get("text")
+    if text is None and "text" in row and all(row.get(kind) is None for kind in MEDIA):
+        return ""
+    return text if text is None or text == "" else _string(text, "text", where)
 
 
 def _refuse_typos(row: Row, where: str) -> None:

@@ -18,7 +18,7 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
 from geomkit.data.captions import Item, caption_rows
-from geomkit.data.entries import COLUMNS, MEDIA, SPLIT_COLUMNS, DataConfig, Row, Rows
+from geomkit.data.entries import COLUMNS, MEDIA, SPLIT_COLUMNS, DataConfig, Row, Rows, unmapped
 from geomkit.data.sources import regular
 from geomkit.errors import SampleError, UsageError
 from geomkit.types import Sample, Stored
@@ -185,10 +185,7 @@ def _names(
     split = {c: c for c in theirs if c.startswith(tuple(SPLIT_COLUMNS))}
     found = labels | split | found | asked
     if not {"text", *MEDIA} & found.keys():
-        raise SampleError(
-            f"Expected a column text, image, audio or video in {name}, got {', '.join(theirs)}: say"
-            " which is which, --columns image=img,text=caption."
-        )
+        raise unmapped(name, theirs)
     return found
 
 

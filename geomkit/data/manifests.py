@@ -49,7 +49,9 @@ def _jsonl(path: Path) -> Rows:
         try:
             row = _parsed(line)
         except (ValueError, RecursionError) as cause:
-            raise SampleError(f"Expected one JSON object a line in {where}: {cause}.") from cause
+            raise SampleError(
+                f"Expected one JSON object a line in {where}: {_why(cause)}."
+            ) from cause
         if not isinstance(row, dict):
             raise SampleError(f"Expected a JSON object in {where}, got {type(row).__name__}.")
         yield where, row
@@ -58,6 +60,13 @@ def _jsonl(path: Path) -> Rows:
 def _parsed(text: str) -> Any:
     """JSON as the standard has it, which Python's reader alone is laxer than."""
     return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
+
+
+def _why(cause: Exception) -> str:
+    """What is wrong with JSON that stands on one line, whose number its place already says."""
+    if isinstance(cause, json.JSONDecodeError):
+        return f"{cause.msg} at column {cause.pos + 1}"
+    return str(cause)
 
 
 def _refuse_constant(name: str) -> Any:
@@ -77,7 +86,9 @@ def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def _csv(path: Path) -> Rows:
     try:
         reader = csv.DictReader(io.StringIO(_read(path), newline=""), strict=True)
-        names, rows = reader.fieldnames or (), list(reader)
+        names = reader.fieldnames or ()
+        _refuse_separators(names, path)
+        rows = list(reader)
     except csv.Error as cause:
         raise SampleError(f"Expected a CSV table in {path}: {cause}.") from cause
     if len(set(names)) < len(names):
@@ -90,6 +101,16 @@ def _csv(path: Path) -> Rows:
         yield where, {n: _cell(n, cell, where) if cell else None for n, cell in row.items()}
 
 
+def _refuse_separators(names: Sequence[str], path: Path) -> None:
+    """A header that is one column is one of another separator; spreadsheets write semicolons."""
+    for character, separator in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and character in names[0]:
+            raise SampleError(
+                f"Expected columns separated by commas in {path}, got the one column"
+                f" {names[0]!r}: it is separated by {separator}, save it with commas."
+            )
+
+
 def _cell(name: str, cell: str, where: str) -> Any:
     if name not in SPLIT_COLUMNS.values():
         return cell
@@ -97,7 +118,7 @@ def _cell(name: str, cell: str, where: str) -> Any:
         return _parsed(cell)
     except (ValueError, RecursionError) as cause:
         raise SampleError(
-            f"Expected a JSON object in column '{name}' of {where}: {cause}."
+            f"Expected a JSON object in column '{name}' of {where}: {_why(cause)}."
         ) from cause
 
 
@@ -128,6 +149,11 @@ def _read(path: Path) -> str:
     try:
         return regular(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as cause:
-        raise SampleError(f"Expected UTF-8 text in {path}: {cause}.") from cause
+        line = cause.object.count(b"\n", 0, cause.start) + 1
+        byte = cause.object[cause.start]
+        raise SampleError(
+            f"Expected UTF-8 text in {path}, line {line}, got the byte 0x{byte:02x}: save it as"
+            " UTF-8."
+        ) from cause
     except OSError as cause:
         raise SampleError(f"Expected a readable file at {path}: {cause.strerror}.") from cause

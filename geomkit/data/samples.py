@@ -68,9 +68,10 @@ def _from_disk(path: Path, data: DataConfig) -> tuple[str, tuple[Sample, ...]]:
         rows = folders.rows(path)
         return path.resolve().name, _samples(str(path), rows, path, data)
     known = ", ".join(READERS)
+    hint = ": write it as .jsonl, one object a line" if path.suffix.lower() == ".json" else ""
     raise UsageError(
         f"Expected 'sandbox' or a manifest ({known}), a folder of media, hf:NAME or SUITE:PATH,"
-        f" got '{path}'."
+        f" got '{path}'{hint}."
     )
 
 

@@ -29,7 +29,7 @@ from geomkit.errors import GeomkitError, SampleError
 from geomkit.plans import CaptureConfig, build_plan, by_id
 from geomkit.processing import load_processor
 from geomkit.store import open_run
-from geomkit.types import Sample, Stored
+from geomkit.types import Stored
 from tests.tiny_models import saved
 
 
@@ -128,11 +128,17 @@ def test_a_reason_holds_no_address_of_this_process(load: Callable[[Stored], obje
     assert "0x" not in str(found.value)
 
 
-def test_an_empty_text_is_a_recorded_row() -> None:
-    samples = (Sample("a", text=" \n"), Sample("b", text="words"))
+def test_an_empty_text_is_a_recorded_row(tmp_path: Path) -> None:
+    lines = (
+        '{"id": "a", "text": " \\n"}',
+        '{"id": "b", "text": "words"}',
+        '{"id": "c", "text": ""}',
+    )
+    (tmp_path / "set.jsonl").write_text("\n".join(lines))
+    _, samples = load_samples(tmp_path / "set.jsonl")
     plan = build_plan("texts", samples, CaptureConfig())
-    batch = Reader(plan, by_id(samples), load_processor(saved("text_only")), 300).read((0, 1))
-    assert batch.notes == {0: "text is empty"}
+    batch = Reader(plan, by_id(samples), load_processor(saved("text_only")), 300).read((0, 1, 2))
+    assert batch.notes == {0: "text is empty", 2: "text is empty"}
     assert list(batch.shown) == [1]
 
 
@@ -184,7 +190,7 @@ MANIFESTS: dict[str, tuple[str, str]] = {
     ),
     "bytes-id": ('{"id": ["' + "x" * 10**6 + '"], "text": "x"}', "non-empty string in 'id'"),
     "surrogate": ('{"id": "a", "text": "half \\ud83d"}', "whole characters"),
-    "no-text": ('{"id": "a", "text": ""}', "non-empty string in 'text'"),
+    "no-id": ('{"id": "", "text": "x"}', "non-empty string in 'id'"),
 }  # fmt: skip
 
 

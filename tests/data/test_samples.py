@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,16 @@ def test_csv_and_parquet_hold_the_same_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "match"),
     [
-        ({"text": "no id"}, r"non-empty string in 'id'.*line 1"),
-        ({"id": "a"}, "Expected text, image, audio or video"),
-        ({"id": "a", "text": ""}, "non-empty string in 'text'"),
+        ({"text": "no id"}, r"column 'id' in .*line 1, got text: add one, .*--columns id=NAME"),
+        ({"id": "", "text": "x"}, r"non-empty string in 'id'.*line 1"),
+        ({"id": None, "text": "x"}, r"non-empty string in 'id'.*got None"),
+        ({}, "column 'id' in .*got no column"),
+        ({"id": "a"}, "column text, image, audio or video in .*line 1, got id: say"),
+        (
+            {"id": "a", "caption": "x", "img": "a.png"},
+            r"got id, caption, img: say which is which, --columns image=img,text=caption",
+        ),
+        ({"id": "a", "image": None}, "Expected text, image, audio or video in .*got none of them"),
         ({"id": "a", "text": ["list"]}, "non-empty string in 'text'"),
         ({"id": "a", "image": "https://example.org/a.png"}, r"got the URL.*downloads\s+nothing"),
         ({"id": "a", "audio": "S3://bucket/a.wav"}, "got the URL"),
@@ -83,6 +91,55 @@ def test_csv_and_parquet_hold_the_same_samples(tmp_path: Path) -> None:
 def test_a_bad_row_is_refused_with_its_place(tmp_path: Path, row: Any, match: str) -> None:
     with pytest.raises(SampleError, match=match):
         load_samples(manifest(tmp_path, row))
+
+
+def test_an_empty_text_is_kept_for_capture_to_record(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "text": ""},
+        {"id": "b", "text": "", "image": "b.png"},
+        {"id": "c", "text": None},
+        {"id": "d", "text": None, "image": "d.png"},
+    ]
+    _, samples = load_samples(manifest(tmp_path, *rows))
+    assert [s.text for s in samples] == ["", "", "", None]
+    assert [" ".join(s.modalities()) for s in samples] == ["text", "text image", "text", "image"]
+    (tmp_path / "set.csv").write_text("id,text,image\na,,\nb,,b.png\nc,words,\n")
+    _, samples = load_samples(tmp_path / "set.csv")
+    assert [s.text for s in samples] == ["", None, "words"]  # a CSV cannot tell "" from nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        (
+            "set.csv", b"id;text;image\na;x, y;a.png\n",
+            r"got the one column 'id;text;image': it is separated by semicolons, save it with comm",
+        ),
+        ("set.csv", b"id\ttext\na\tx\n", "separated by tabs, save it with commas"),
+        ("set.csv", b"text,image\nx,a.png\n", r"column 'id' in .*row 2, got text, image: add"),
+        ("set.csv", b"id,caption,img\na,x,a.png\n", r"got id, caption, img: say which is which"),
+        ("set.csv", "id,text\na,x\nb,caf\xe9\n".encode("latin-1"),
+         r"UTF-8 text in .*set.csv, line 3, got the byte 0xe9: save it as UTF-8\.$"),
+        ("set.csv", b"\xef\xbb\xbfid,text\na,\xe9\n", "line 2, got the byte 0xe9"),
+        ("set.csv", "id,text\na,x\n".encode("utf-16"), "line 1, got the byte 0xff"),
+        ("set.jsonl", b'{"id": "a", "text": "x"}\n{"id": "b", oops}\n',
+         r"line 2: Expecting property name enclosed in double quotes at column 13\.$"),
+        ("set.csv", b'id,text,labels\na,x,{oops}\n', r"'labels' of .*row 2: .* at column 2\.$"),
+    ],
+)  # fmt: skip
+def test_a_mistake_of_the_table_says_what_to_do(
+    tmp_path: Path, name: str, content: bytes, match: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SampleError, match=match) as found:
+        load_samples(tmp_path / name)
+    assert len(re.findall(r"line \d", str(found.value))) <= 1  # of two numbers one would be wrong
+
+
+def test_a_json_array_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "array.json").write_text('[{"id": "a", "text": "x"}]')
+    with pytest.raises(UsageError, match=r"array.json': write it as .jsonl, one object a line\.$"):
+        load_samples(tmp_path / "array.json")
 
 
 def test_bad_manifests_are_refused(tmp_path: Path) -> None:
