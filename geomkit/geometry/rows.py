@@ -122,12 +122,21 @@ def deviations(x: Array, least: int = 2) -> Array:
     Raises:
         DegenerateInput: the rows are constant to float32 resolution.
     """
-    return _centred(as_rows(x, least))[1]
+    x = _at_unit_peak(as_rows(x, least))
+    xp = array_namespace(x)
+    mean = xp.mean(x, axis=0)
+    x -= mean
+    within, n = _energy(x), int(x.shape[0])
+    require_spread(n, within, within + n * _energy(mean))
+    return x
 
 
 def scaled(x: Array, least: int = 2) -> Array:
     """Rows in float64, not centred, up to one positive scale; constant rows are refused too."""
-    return _centred(as_rows(x, least))[0]
+    x = _at_unit_peak(as_rows(x, least))
+    energy, n = _energy(x), int(x.shape[0])
+    require_spread(n, energy - n * _energy(array_namespace(x).mean(x, axis=0)), energy)
+    return x
 
 
 def matched(x: Array, y: Array) -> None:
@@ -212,11 +221,12 @@ def require_spread(n: int, within: float, energy: float) -> None:
         )
 
 
-def _centred(x: Array) -> tuple[Array, Array]:
-    """Both forms of rows fresh from `as_rows`, which this may overwrite."""
+def _at_unit_peak(x: Array) -> Array:
+    """Rows fresh from `as_rows`, overwritten, so that no square overflows or vanishes."""
     xp = array_namespace(x)
-    x /= float(xp.max(xp.abs(x))) or 1.0  # so that no square overflows or vanishes
-    centred = x - xp.mean(x, axis=0)
-    within, energy = (float(xp.linalg.vector_norm(rows)) ** 2 for rows in (centred, x))
-    require_spread(int(x.shape[0]), within, energy)
-    return x, centred
+    x /= max(float(xp.max(x)), -float(xp.min(x))) or 1.0
+    return x
+
+
+def _energy(x: Array) -> float:
+    return float(array_namespace(x).linalg.vector_norm(x)) ** 2
