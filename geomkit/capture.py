@@ -19,11 +19,11 @@ from geomkit.batches import Reader
 from geomkit.buckets import within
 from geomkit.engines import Engine, inline
 from geomkit.errors import CaptureError, MemoryFull, ProvenanceMismatch
-from geomkit.hooks import select
 from geomkit.places import CheckpointSpec, check_distinct, locate, same_weights
 from geomkit.plans import CaptureConfig, build_plan, by_id
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent
+from geomkit.sites import select
 from geomkit.store import Run, create_run
 from geomkit.types import Plan, Sample
 from geomkit.worker import Session, Worker

@@ -13,14 +13,14 @@ read is the active one (`stream`).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from geomkit.errors import CaptureError, CheckpointError, UsageError
+from geomkit.errors import CaptureError, CheckpointError
+from geomkit.sites import select
 
 NORMS = ("norm", "final_layernorm", "embedding_norm", "norm_f", "final_layer_norm", "ln_f")
 
@@ -56,44 +56,6 @@ def _modules(decoder: nn.Module) -> dict[str, nn.Module]:
 def resolve(decoder: nn.Module, wanted: Sequence[str]) -> tuple[str, ...]:
     """The wanted sites in forward order; all of them when none is named."""
     return select(sites(decoder), wanted)
-
-
-def select(known: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The sites that names, ranges (`block_04..block_08`) and `every:N` choose among `known`.
-
-    `every:N` takes each N-th block, counted from the last one back, with `embed` and `final_norm`:
-    the last blocks are where representations are read.
-
-    Raises:
-        UsageError: a name that is no site; the message lists the nearest three.
-
-    Example:
-        >>> select(("embed", "block_00", "block_01", "block_02", "final_norm"), ["every:2"])
-        ('embed', 'block_00', 'block_02', 'final_norm')
-    """
-    chosen = {site for name in wanted for site in _chosen(known, name)}
-    return tuple(site for site in known if not wanted or site in chosen)
-
-
-def _chosen(known: Sequence[str], name: str) -> Sequence[str]:
-    if name.startswith("every:"):
-        step = name.removeprefix("every:")
-        if not step.isdecimal() or int(step) < 1:
-            raise UsageError(f"Expected every:N with N of at least 1, got '{name}'.")
-        blocks = [site for site in known if site.startswith("block_")]
-        return [known[0], *blocks[:: -int(step)], known[-1]]
-    first, dots, end = name.partition("..")
-    at = [_position(known, first), _position(known, end if dots else first)]
-    if at[0] > at[1]:
-        raise UsageError(f"Expected a range of sites in forward order, got '{name}': turn it over.")
-    return known[at[0] : at[1] + 1]
-
-
-def _position(known: Sequence[str], name: str) -> int:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-        raise UsageError(f"Expected a site of this decoder, got '{name}'; nearest: {near}.")
-    return known.index(name)
 
 
 @contextmanager

@@ -324,7 +324,7 @@ def test_sites_poolings_and_modalities_can_be_chosen(tmp_path: Path) -> None:
     assert run.checkpoint("c0").sites == ("block_01", "final_norm")
     assert [(r.id, r.modality) for r in run.plan.rows] == [("s0", "audio"), ("s2", "audio")]
     assert run.states("c0", "block_01", "mean")[0].shape == (2, 32)
-    with pytest.raises(UsageError, match="'block_9'; nearest"):
+    with pytest.raises(UsageError, match="'block_9'; near names"):
         capture_run(
             specs(saved("qwen2_5_omni")), scenes(2), tmp_path / "no", config(sites=("block_9",))
         )

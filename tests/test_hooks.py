@@ -84,7 +84,7 @@ def test_only_wanted_sites_are_tapped_in_forward_order() -> None:
 def test_an_unknown_site_is_refused_before_anything_is_hooked() -> None:
     decoder = Decoder()
     with (
-        pytest.raises(UsageError, match=r"'block_1'; nearest: \['block_01', 'block_0"),
+        pytest.raises(UsageError, match=r"'block_1'; near names: block_01, block_0"),
         tap(decoder, ("embed", "block_1"), pool),
     ):
         pytest.fail("the body must not run")
@@ -146,36 +146,6 @@ def test_other_names_of_the_norm_are_known(name: str) -> None:
     del decoder.norm
     setattr(decoder, name, norm)
     assert sites(decoder)[-1] == "final_norm"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [
-        (["block_00..block_01"], ("block_00", "block_01")),
-        (["embed..block_00", "final_norm"], ("embed", "block_00", "final_norm")),
-        (["every:2"], ("embed", "block_00", "block_02", "final_norm")),
-        (["every:9"], ("embed", "block_02", "final_norm")),
-        (["every:1"], NAMES),
-        ([], NAMES),
-    ],
-)
-def test_sites_are_chosen_by_name_range_and_step(wanted: list[str], expected: Any) -> None:
-    assert resolve(Decoder(), wanted) == expected
-
-
-@pytest.mark.parametrize(
-    ("wanted", "match"),
-    [
-        ("block_02..block_00", "forward order"),
-        ("block_00..block_07", r"'block_07'; nearest: \['block_0"),
-        ("every:0", "N of at least 1"),
-        ("every:x", "every:N"),
-        ("block_0", "nearest"),
-    ],
-)
-def test_sites_that_are_none_are_refused(wanted: str, match: str) -> None:
-    with pytest.raises(UsageError, match=match):
-        resolve(Decoder(), [wanted])
 
 
 def test_of_several_streams_the_active_one_is_read() -> None:
