@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from geomkit.capture import capture_run as capture_run
     from geomkit.data.samples import load_samples as load_samples
     from geomkit.errors import GeomkitError as GeomkitError
+    from geomkit.places import CheckpointSpec as CheckpointSpec
+    from geomkit.plans import CaptureConfig as CaptureConfig
     from geomkit.store import Run as Run
     from geomkit.store import create_run as create_run
     from geomkit.store import latest_run as latest_run
@@ -32,6 +34,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Analysis": "geomkit.types",
+    "CaptureConfig": "geomkit.plans",
+    "CheckpointSpec": "geomkit.places",
     "GeomkitError": "geomkit.errors",
     "Plan": "geomkit.types",
     "Run": "geomkit.store",
