@@ -25,6 +25,7 @@ from array_api_compat import array_namespace
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import (
     Array,
+    all_unit_rows,
     as_rows,
     matched,
     require_directions,
@@ -175,7 +176,7 @@ def moments_of(x: Array, *, scatter: bool = True, unit_scatter: bool = True) -> 
         DegenerateInput: a value is not finite, or its fourth power is not.
     """
     x = as_rows(x, 1)
-    return _moments(x, unit_rows(x), scatter, unit_scatter)
+    return _moments(x, all_unit_rows(x, 1), scatter, unit_scatter)
 
 
 def paired_moments(
@@ -189,7 +190,7 @@ def paired_moments(
     """
     x, y = as_rows(x, 1), as_rows(y, 1)
     matched(x, y)
-    u, v = unit_rows(x), unit_rows(y)
+    u, v = all_unit_rows(x, 1), all_unit_rows(y, 1)
     left, right = _moments(x, u, scatter, unit_scatter), _moments(y, v, scatter, unit_scatter)
     products = _products(x - left.rows.mean, y - right.rows.mean)
     cosines = _total(u[0] * v[0]) if x.shape[1] == y.shape[1] else None
@@ -214,7 +215,8 @@ def row_sums(x: Array | Moments, least: int = 2) -> Sums:
     if isinstance(x, Moments):
         return x.rows.require(least)
     require_matrix(x, least)
-    peak = float(array_namespace(x).max(abs(x))) or 1.0  # so that no square overflows or vanishes
+    xp = array_namespace(x)
+    peak = max(float(xp.max(x)), -float(xp.min(x))) or 1.0  # so that no square overflows
     parts = (_sums(rows / peak, products=False) for rows in row_blocks(x, least))
     return reduce(Sums.merge, parts).require(least)
 
@@ -249,14 +251,16 @@ def _sums(x: Array, products: bool) -> Sums:
 
 def _products(a: Array, b: Array) -> Products:
     xp = array_namespace(a)
-    k, m = xp.sum(a * a, axis=1), xp.sum(b * b, axis=1)
+    k = xp.sum(a * a, axis=1)
+    m = k if a is b else xp.sum(b * b, axis=1)
     fourth = float(xp.sum(k * m))
     if not math.isfinite(fourth):
         raise DegenerateInput(
             "Expected rows whose fourth powers are finite, got larger ones; "
             "scale all rows by one factor."
         )
-    return Products(a.T @ b, m @ a, k @ b, fourth)
+    left = m @ a
+    return Products(a.T @ b, left, left if a is b else k @ b, fourth)
 
 
 def _to_union(a: Sums, b: Sums) -> tuple[Array, Array]:

@@ -73,18 +73,25 @@ def directions(x: Array, least: int = 2) -> Array:
     Raises:
         DegenerateInput: a row is zero, or all rows point the same way.
     """
+    units, zero = all_unit_rows(x, least)
+    n = int(units.shape[0])
+    require_directions(zero, n)
+    mean = array_namespace(units).mean(units, axis=0)
+    require_spread(n, n - n * _energy(mean), float(n))
+    return units
+
+
+def all_unit_rows(x: Array, least: int = 2) -> tuple[Array, int]:
+    """`unit_rows` of all rows, a block at a time."""
     units, zero, done = None, 0, 0
     for rows in row_blocks(x, least):
         block, without = unit_rows(rows)
-        xp = array_namespace(block)
         if units is None:
+            xp = array_namespace(block)
             units = xp.empty(x.shape, dtype=xp.float64, device=device(block))
         units[done : done + block.shape[0], :] = block
         zero, done = zero + without, done + block.shape[0]
-    require_directions(zero, done)
-    mean = xp.mean(units, axis=0)
-    require_spread(done, done - done * float(xp.sum(mean * mean)), float(done))
-    return units
+    return units, zero
 
 
 def row_blocks(x: Array, least: int = 2) -> Iterator[Array]:
