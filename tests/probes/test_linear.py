@@ -190,6 +190,15 @@ def test_the_mean_of_the_tested_rows_is_learned_from_training_rows(scenes):
     assert set(labels[HELD_OUT][marks.correct]) <= {"a"}
 
 
+def test_no_held_out_row_moves_the_answer_for_another(scenes):
+    text, labels = scenes
+    wild = text.copy()
+    wild[np.flatnonzero(HELD_OUT)[:30]] += 200 * np.eye(16)[0]
+    calm, moved = (transferred(text, media, labels).correct for media in (text, wild))
+    np.testing.assert_array_equal(calm[30:], moved[30:])
+    assert not np.array_equal(calm, moved)
+
+
 def test_rescaling_is_undone_by_nothing_but_its_own_numbers():
     x = np.random.default_rng(0).standard_normal((50, 4)) * [1, 2, 3, 0] + 7
     scaled = rescale(x, mean_of(x), spread_of(x))
