@@ -1,7 +1,7 @@
 """Rows to batches: rows of one modality and of like length together, within a budget of tokens.
 
 A batch is padded to its longest row, so unlike lengths waste the difference. How long a row will
-be is guessed from the outside (characters, pixels, samples of sound: headers are read, nothing is
+be is guessed from the outside (bytes of text, pixels, samples of sound: headers are read, nothing is
 decoded); the longest go first, so a batch that does not fit into memory is met at the start.
 """
 
@@ -33,13 +33,19 @@ def grouped(rows: Sequence[Row], extents: Sequence[int], most: int) -> Batches:
 def within(batches: Batches, budget: int, tokens: Callable[[int], int]) -> Batches:
     """The batches, cut where all rows at the length of the first would be over `budget` tokens.
 
-    The first of a batch is its longest, so only that one is measured. A row alone may be over it.
+    The first that can be shown looks longest from the outside, so only that one is measured: the
+    budget is no promise. A row alone may be over it.
     """
     return tuple(
         piece
         for batch in batches
-        for piece in pieces(batch, max(1, budget // max(1, tokens(batch[0]))))
+        for piece in pieces(batch, max(1, budget // max(1, longest(batch, tokens))))
     )
+
+
+def longest(batch: Sequence[int], tokens: Callable[[int], int]) -> int:
+    """Tokens of the first row that can be shown, the others have 0; 0 when none can."""
+    return next((count for index in batch if (count := tokens(index))), 0)
 
 
 def pieces(whole: Sequence[int], size: int) -> Batches:
@@ -57,7 +63,7 @@ def extent(content: Any, modality: Modality) -> int:
 
 def _extent(content: Any, modality: Modality) -> int:
     if isinstance(content, str):
-        return len(content)
+        return len(content.encode())  # nearer than characters to the tokens of a byte vocabulary
     if isinstance(content, Waveform):
         return round(1000 * len(content.samples) / content.rate)
     if isinstance(content, Clip):

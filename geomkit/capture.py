@@ -16,7 +16,7 @@ from pathlib import Path
 
 from geomkit.architectures import skeleton
 from geomkit.batches import Reader
-from geomkit.buckets import within
+from geomkit.buckets import longest, within
 from geomkit.engines import Engine, inline
 from geomkit.errors import CaptureError, MemoryFull, ProvenanceMismatch
 from geomkit.places import CheckpointSpec, check_distinct, locate, same_weights
@@ -69,7 +69,7 @@ class Preflight:
     """What a capture would do: its plan, how long the batches are, what it would store."""
 
     plan: Plan
-    tokens: tuple[int, ...]  # of each batch's longest row
+    tokens: tuple[int, ...]  # of the row of each batch that looks longest
     sites: dict[str, tuple[str, ...]]  # checkpoint -> sites
     dims: dict[str, int]
     parameters: dict[str, int]
@@ -157,7 +157,7 @@ def preflight(
     progress("plan", 1, 1)
     return Preflight(
         plan=plan,
-        tokens=tuple(tokens(batch[0]) for batch in plan.batches),
+        tokens=tuple(longest(batch, tokens) for batch in plan.batches),
         sites=sites,
         dims={name: bone.dim for name, bone in bones.items()},
         parameters={name: bone.parameters for name, bone in bones.items()},

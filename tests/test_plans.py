@@ -153,11 +153,17 @@ def test_a_budget_of_tokens_cuts_batches_of_long_rows_only() -> None:
     assert within(((0, 1),), 10, lambda _: 0) == ((0, 1),)  # rows that cannot be shown
 
 
+def test_a_row_that_cannot_be_shown_does_not_lift_the_budget() -> None:
+    lengths = {0: 0, 1: 0, 2: 50, 3: 40, 4: 30}
+    assert within(((0, 1, 2, 3, 4),), 100, lengths.__getitem__) == ((0, 1), (2, 3), (4,))
+
+
 def test_lengths_are_read_from_headers(tmp_path: Any) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     assert extent(tmp_path / "a.png", "image") == extent(Image.new("L", (20, 30)), "image") == 600
     assert extent(Waveform(np.zeros(8_000, np.float32), 16_000), "audio") == 500
     assert extent("four", "text") == 4
+    assert extent("\N{PILE OF POO}" * 3, "text") > extent("plain text", "text")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[:60])  # the header is enough
     assert extent(tmp_path / "cut.png", "image") == 600

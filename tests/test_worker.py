@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForMultimodalLM
 
 from geomkit import capture, checkpoints, worker
@@ -238,6 +239,19 @@ def test_a_look_ahead_knows_the_batches_and_the_bytes(tmp_path: Path) -> None:
     assert look.pooled_bytes("c") == held
     for batch, longest in zip(look.plan.batches, look.tokens, strict=True):
         assert len(batch) == 1 or len(batch) * longest <= 200
+
+
+def test_an_image_that_only_looks_large_does_not_lift_the_budget(tmp_path: Path) -> None:
+    one = [spec("c", saved("qwen2_5_vl"))]
+    Image.new("RGB", (3000, 3000)).save(tmp_path / "cut.png")
+    cut = (tmp_path / "cut.png").read_bytes()[:60]
+    (tmp_path / "cut.png").write_bytes(cut)  # its header is whole
+    samples = [Sample(id="cut", image=tmp_path / "cut.png"), *scenes(6)]
+    asked = config(batch_size=8, batch_tokens=150, modalities=("image",))
+    look = preflight(one, samples, asked)
+    assert look.plan.batches[0][0] == 0
+    for batch, longest in zip(look.plan.batches, look.tokens, strict=True):
+        assert len(batch) == 1 or 0 < len(batch) * longest <= 150
 
 
 def test_no_checkpoint_is_an_error() -> None:
