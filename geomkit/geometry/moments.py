@@ -99,10 +99,10 @@ class Sums:
     def merge(self, other: Sums) -> Sums:
         """The sums of the rows of both."""
         d, f = _to_union(self, other)
-        mine, theirs, products = self.products, other.products, None
-        if mine is not None and theirs is not None:
-            mine = _carried(mine, self, self, d, d)
-            products = _added(mine, _carried(theirs, other, other, f, f))
+        products = None
+        if self.products is not None and other.products is not None:
+            both = (self, other)
+            products = _united(self.products, other.products, both, both)
         n = self.n + other.n
         squares = self.squares + other.squares + self.n * d * d + other.n * f * f
         return Sums(n, self.mean - d, squares, products)
@@ -155,14 +155,12 @@ class PairedMoments:
             UsageError: the widths differ.
         """
         left, right = self.left.merge(other.left), self.right.merge(other.right)
-        d, f = _to_union(self.left.rows, other.left.rows)
-        g, h = _to_union(self.right.rows, other.right.rows)
-        here = _carried(self.products, self.left.rows, self.right.rows, d, g)
-        there = _carried(other.products, other.left.rows, other.right.rows, f, h)
+        sides = (self.left.rows, other.left.rows), (self.right.rows, other.right.rows)
+        products = _united(self.products, other.products, *sides)
         cosines = None
         if self.cosines is not None and other.cosines is not None:
             cosines = self.cosines + other.cosines
-        return PairedMoments(left, right, _added(here, there), cosines)
+        return PairedMoments(left, right, products, cosines)
 
 
 def moments_of(x: Array, *, scatter: bool = True, unit_scatter: bool = True) -> Moments:
@@ -269,23 +267,24 @@ def _to_union(a: Sums, b: Sums) -> tuple[Array, Array]:
     return -b.n / n * apart, a.n / n * apart
 
 
-def _carried(p: Products, a: Sums, b: Sums, d: Array, f: Array) -> Products:
-    """The products about other points: those from which the means are seen at `d` and `f`."""
+def _united(p: Products, q: Products, a: tuple[Sums, Sums], b: tuple[Sums, Sums]) -> Products:
+    """The products of two parts about the means of their union; `a` and `b` are sums per part."""
+    (d, f), (g, h) = _to_union(*a), _to_union(*b)
+    here, there = _carried(p, a[0], b[0], d, g), _carried(q, a[1], b[1], f, h)
+    scatter = p.scatter + q.scatter
+    scatter += _outer(a[0].n * a[1].n / (a[0].n + a[1].n) * (f - d), h - g)
+    return Products(scatter, here[0] + there[0], here[1] + there[1], here[2] + there[2])
+
+
+def _carried(p: Products, a: Sums, b: Sums, d: Array, f: Array) -> tuple[Array, Array, float]:
+    """All but the scatter about other points, those from which the means are seen at `d`, `f`."""
     dd, ff = _total(d * d), _total(f * f)
     through = p.scatter @ f
-    return Products(
-        scatter=p.scatter + a.n * _outer(d, f),
-        left=p.left + 2 * through + (b.energy + a.n * ff) * d,
-        right=p.right + 2 * (d @ p.scatter) + (a.energy + a.n * dd) * f,
-        fourth=p.fourth
-        + 2 * (_total(f * p.right) + _total(d * p.left) + 2 * _total(d * through))
-        + ff * a.energy
-        + dd * (b.energy + a.n * ff),
-    )
-
-
-def _added(p: Products, q: Products) -> Products:
-    return Products(p.scatter + q.scatter, p.left + q.left, p.right + q.right, p.fourth + q.fourth)
+    left = p.left + 2 * through + (b.energy + a.n * ff) * d
+    right = p.right + 2 * (d @ p.scatter) + (a.energy + a.n * dd) * f
+    crossed = _total(f * p.right) + _total(d * p.left) + 2 * _total(d * through)
+    own = p.fourth + 2 * crossed + ff * a.energy + dd * (b.energy + a.n * ff)
+    return left, right, own
 
 
 def _outer(d: Array, f: Array) -> Array:
