@@ -40,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 INTERRUPTED, TERMINATED = 130, 143  # what a shell says of Ctrl-C, and of `kill`
+# What typer raises for a wrong call: the UsageError of click, or of the copy that newer ones bring.
+MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
 WIDE = 120  # columns of a table that no terminal limits
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -63,15 +65,29 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own bars, one for each loading
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
-        app(prog_name="geomkit")
+        code = app(prog_name="geomkit", standalone_mode=False) or 0  # Ctrl-C is a code too
     except GeomkitError as mistake:
-        err.print(f"error: {mistake}", style="bold red", markup=False)
-        sys.exit(mistake.exit_code)
-    except (SystemExit, KeyboardInterrupt) as end:  # typer makes the second into the first
+        _mistake(str(mistake))
+        code = mistake.exit_code
+    except MISUSE as mistake:
+        _mistake(_usage(mistake))
+        code = UsageError.exit_code
+    except (SystemExit, KeyboardInterrupt) as end:
         code = getattr(end, "code", INTERRUPTED)
-        if code in (INTERRUPTED, TERMINATED):
-            err.print("interrupted: what was finished is kept; the same command goes on from there")
-        sys.exit(code)
+    if code in (INTERRUPTED, TERMINATED):
+        err.print("interrupted: what was finished is kept; the same command goes on from there")
+    sys.exit(code)
+
+
+def _mistake(sentence: str) -> None:
+    if sentence:  # none where the help was printed, as without any command
+        err.print(f"error: {sentence}", style="bold red", markup=False)
+
+
+def _usage(mistake: Any) -> str:
+    """What is wrong with how a command was called, in one line, and where its help is."""
+    said = " ".join(mistake.format_message().split()).removesuffix(".")
+    return f"{said}; see `{mistake.ctx.command_path} --help`." if said and mistake.ctx else said
 
 
 def _version(wanted: bool) -> None:

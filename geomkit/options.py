@@ -1,6 +1,13 @@
 """Config records as command-line options: one field, one flag, its own one-line doc as the help.
 
-A field may carry `metadata={"help": ...}`; a preset field is left to the command that knows it.
+What a field may carry in its metadata:
+
+    help     its one line of help
+    also     more names of the option
+    panel    the part of the help that has it, else that of the command
+    empty    what an empty default means, else "none"
+
+A preset field is left to the command that knows it.
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from rich.markup import escape
 
 
 def options(
@@ -50,16 +58,19 @@ def options(
 def _parameter(
     field: Field[Any], hint: Any, panel: str, presets: Mapping[str, Mapping[str, Any]]
 ) -> inspect.Parameter:
-    own = [f"{name}: {_shown(p[field.name])}" for name, p in presets.items() if field.name in p]
+    own = [
+        f"{name}: {_shown(p[field.name], field)}" for name, p in presets.items() if field.name in p
+    ]
     flag = "--" + field.name.replace("_", "-")
     names = (
         (f"{flag}/--no-{flag[2:]}",) if hint is bool else (flag, *field.metadata.get("also", ()))
     )
+    default = _note("; ".join([_default(field), *own]))
     option = typer.Option(
         *names,
-        help=field.metadata.get("help", field.name),
-        show_default="; ".join([_default(field), *own]),
-        rich_help_panel=panel,
+        help=f"{field.metadata.get('help', field.name)} {default}",
+        show_default=False,  # typer puts a text of ours into brackets within its own
+        rich_help_panel=field.metadata.get("panel", panel),
     )
     return inspect.Parameter(
         field.name,
@@ -83,11 +94,16 @@ def _default(field: Field[Any]) -> str:
         value = field.default_factory()
     else:
         return "required"
-    return _shown(value)
+    return _shown(value, field)
 
 
-def _shown(value: Any) -> str:
+def _note(default: str) -> str:
+    return f"[dim]{escape(f'[default: {default}]')}[/dim]"
+
+
+def _shown(value: Any, field: Field[Any]) -> str:
     """A value as one would type it, or say it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value) or "none"
+    said = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return said or str(field.metadata.get("empty", "none"))

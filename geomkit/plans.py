@@ -19,6 +19,7 @@ from geomkit.buckets import extent, grouped
 from geomkit.data.sources import encoded_sha
 from geomkit.errors import SampleError, UsageError
 from geomkit.prompts import prompts
+from geomkit.sites import check_pattern
 from geomkit.types import MODALITIES, Clip, Modality, Plan, Row, Sample, Stored, Waveform
 
 SCHEMA = "geomkit-plan/1"
@@ -36,62 +37,94 @@ SHAPING = (  # the options that decide what is shown, in which batches, and what
 )  # fmt: skip
 
 
-def _doc(default: Any, text: str) -> Any:
-    """A field whose one line of help travels with it."""
-    return field(default=default, metadata={"help": text})
+SHOWN, KEPT = "What is shown", "What is kept"
+MODEL, RULES = "Model and memory", "Rules"
+
+
+def _doc(panel: str, default: Any, text: str, **more: Any) -> Any:
+    """A field whose one line of help travels with it, and where the help has it."""
+    return field(default=default, metadata={"help": text, "panel": panel, **more})
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureConfig:
     """How states are captured; every checkpoint of a run is captured with the same one."""
 
-    prompt: str = _doc("lco", "Prompt preset (lco, e5v, none) or a sentence with {modality} in it.")
-    modalities: tuple[str, ...] = _doc((), "Modalities to show; all that the samples have if none.")
+    prompt: str = _doc(
+        SHOWN, "lco", "Prompt preset (lco, e5v, none) or a sentence with {modality} in it."
+    )
+    modalities: tuple[str, ...] = _doc(SHOWN, (), "Modalities to show.", empty="all")
     sites: tuple[str, ...] = _doc(
-        (), "Sites to store: names, ranges (block_04..block_08), every:4; all if none."
+        KEPT, (), "Sites to store: names, ranges (block_04..block_08), every:4.", empty="all"
     )
     poolings: tuple[str, ...] = _doc(
-        ("last", "mean"), f"Poolings to store ({', '.join(POOLINGS)})."
+        KEPT, ("last", "mean"), f"Poolings to store ({', '.join(POOLINGS)})."
     )
     limit: int = _doc(
-        0, "Show only so many samples, evenly spread over every kind that there is; 0 is all."
+        SHOWN,
+        0,
+        "Show only so many samples, evenly spread over every kind that there is; 0 is all.",
     )
-    batch_size: int = _doc(32, "Most rows in one forward pass; rows of like length go together.")
-    batch_tokens: int = _doc(16_384, "Most tokens in one forward pass, padding counted.")
-    shard_batches: int = _doc(8, "Batches in one shard, the unit of work that a resume repeats.")
-    text_tokens: int = _doc(300, "Longest text content in tokens; the prompt is never cut.")
-    max_pixels: int = _doc(50_000_000, "Largest image that is decoded; a larger one is a bad row.")
-    store_dtype: str = _doc("float32", "Precision of the states on disk (float32, bfloat16).")
-    tokens: bool = _doc(False, "Store the states of every token too: large, asks for --yes.")
-    dtype: str = _doc("float32", "Precision of the forward pass (float32, bfloat16, float16).")
-    attention: str = field(
-        default="sdpa",
-        metadata={
-            "help": "Attention implementation (sdpa, eager, flash_attention_2).",
-            "also": ("--attn",),
-        },
+    batch_size: int = _doc(
+        MODEL, 32, "Most rows in one forward pass; rows of like length go together."
     )
-    device: str = _doc("auto", "Device to run on; auto takes a GPU if there is one.")
-    device_map: str = _doc("", "Spread one model over devices: auto, balanced, sequential.")
+    batch_tokens: int = _doc(MODEL, 16_384, "Most tokens in one pass, by the row that looks longest.")
+    shard_batches: int = _doc(
+        KEPT, 8, "Batches in one shard, the unit of work that a resume repeats."
+    )
+    text_tokens: int = _doc(SHOWN, 300, "Longest text content in tokens; the prompt is never cut.")
+    max_pixels: int = _doc(
+        SHOWN, 50_000_000, "Largest image that is decoded; a larger one is a bad row."
+    )
+    store_dtype: str = _doc(KEPT, "float32", "Precision of the states on disk (float32, bfloat16).")
+    tokens: bool = _doc(KEPT, False, "Store the states of every token too: large, asks for --yes.")
+    dtype: str = _doc(
+        MODEL, "float32", "Precision of the forward pass (float32, bfloat16, float16)."
+    )
+    attention: str = _doc(
+        MODEL,
+        "sdpa",
+        "Attention implementation (sdpa, eager, flash_attention_2).",
+        also=("--attn",),
+    )
+    device: str = _doc(MODEL, "auto", "Device to run on; auto takes a GPU if there is one.")
+    device_map: str = _doc(MODEL, "", "Spread one model over devices: auto, balanced, sequential.")
     one_by_one: bool = _doc(
-        False, "Load one checkpoint at a time; done anyway when memory is full."
+        MODEL, False, "Load one checkpoint at a time; done anyway when memory is full."
     )
-    gate: bool = _doc(True, "Stop when the capture's own checks fail; off only records them.")
-    strict: bool = _doc(False, "Stop at a sample that cannot be shown; off records it and goes on.")
-    previews: bool = _doc(False, "Keep small thumbnails and short sounds for the report.")
-    force: bool = _doc(False, "Replace a run of another plan in the output folder.")
+    gate: bool = _doc(
+        RULES, True, "Stop when the capture's own checks fail; off only records them."
+    )
+    strict: bool = _doc(
+        RULES, False, "Stop at a sample that cannot be shown; off records it and goes on."
+    )
+    previews: bool = _doc(KEPT, False, "Keep small thumbnails and short sounds for the report.")
+    force: bool = _doc(RULES, False, "Replace a run of another plan in the output folder.")
 
     def __post_init__(self) -> None:
         """Refuse values that no capture can have."""
         for name in COUNTS:
             low = int(name != "limit")  # 0 is no limit
             if getattr(self, name) < low:
-                raise UsageError(f"Expected {name} of at least {low}, got {getattr(self, name)}.")
+                raise UsageError(
+                    f"Expected {_flagged(name)} of at least {low}, got {getattr(self, name)}."
+                )
         _known("modality", self.modalities, MODALITIES)
         _known("pooling", self.poolings, POOLINGS)
-        _known("store_dtype", (self.store_dtype,), STORE_DTYPES)
+        _known(_flagged("store_dtype"), (self.store_dtype,), STORE_DTYPES)
+        for pattern in self.sites:
+            check_pattern(pattern)
         if not self.poolings:
             raise UsageError(f"Expected at least one pooling ({', '.join(POOLINGS)}), got none.")
+
+
+def _flagged(name: str) -> str:
+    """A field by its name in Python, and as the option that it is on the command line."""
+    return f"{name} ({_flag(name)})"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -173,7 +206,7 @@ def _options(config: CaptureConfig) -> tuple[tuple[str, str], ...]:
     usual = CaptureConfig()
     given = {name: getattr(config, name) for name in SHAPING}
     return tuple(
-        (f"--{name.replace('_', '-')}", str(one).replace("\n", "\\n"))
+        (_flag(name), str(one).replace("\n", "\\n"))
         for name, value in given.items()
         if value != getattr(usual, name)
         for one in ("",) * (value is True) or (value if isinstance(value, tuple) else (value,))

@@ -440,7 +440,7 @@ def test_content_hashes_follow_the_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"batch_size": 0}, "batch_size of at least 1, got 0"),
+        ({"batch_size": 0}, r"batch_size \(--batch-size\) of at least 1, got 0"),
         ({"modalities": ("sound",)}, "modality .* got 'sound'"),
         ({"poolings": ("max",)}, "pooling .* got 'max'"),
         ({"poolings": ()}, "at least one pooling"),

@@ -58,8 +58,17 @@ def test_config_fields_are_options_with_their_own_help(geomkit) -> None:  # type
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        ("capture", ["[default: (8)]", "[default: (last, mean)]", "[default: (off; sandbox: on)]"]),
-        ("train", ["[default: (64; sandbox: 16)]", "[default: (cosine)]"]),
+        (
+            "capture",
+            [
+                "[default: 8]",
+                "[default: last, mean]",
+                "[default: off; sandbox: on]",
+                "Modalities to show. [default: all]",
+                "every:4. [default: all]",
+            ],
+        ),
+        ("train", ["[default: 64; sandbox: 16]", "[default: cosine]"]),
     ],
 )
 def test_the_help_shows_defaults_and_what_presets_change(  # type: ignore[no-untyped-def]
@@ -71,12 +80,52 @@ def test_the_help_shows_defaults_and_what_presets_change(  # type: ignore[no-unt
         assert default in out
 
 
+def test_the_options_of_capture_are_in_panels_of_their_own(geomkit) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = geomkit("capture", "--help")
+    panels = [line.split("─ ")[1].split(" ─")[0] for line in out.splitlines() if "╭─" in line]
+    own = ["What is shown", "What is kept", "Model and memory", "Rules"]
+    assert panels == ["Options", *own, "Data", "Engine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("capture",), "Missing option '--ckpt'; see `geomkit capture --help`."),
+        (("pack", "run"), "Missing argument 'to'; see `geomkit pack --help`."),
+        (("capture", "--ckpt", "base", "--nonsense"), "No such option: --nonsense"),
+        (("capture", "--ckpt", "base", "--limit", "x"), "Invalid value for '--limit'"),
+        (("capture", "--ckpt", "base", "more"), "extra argument"),
+        (("captuer",), "No such command 'captuer'"),
+    ],
+)
+def test_a_wrong_call_is_one_line_like_any_mistake(  # type: ignore[no-untyped-def]
+    geomkit, arguments: tuple[str, ...], sentence: str
+) -> None:
+    code, out, err = geomkit(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert err.endswith("--help`.\n")
+
+
+def test_no_command_is_a_question_for_the_help(geomkit) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = geomkit()
+    assert (code, err) == (2, "")
+    assert "Usage: geomkit" in out
+    assert geomkit("--version")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
         (("capture", "--ckpt", "bsae"), 3, "near names: base"),
         (("capture", "--ckpt", "base", "--data", "nowhere.jsonl"), 3, "nowhere.jsonl"),
-        (("capture", "--ckpt", "base", "--batch-size", "0"), 2, "batch_size of at least 1"),
+        (
+            ("capture", "--ckpt", "base", "--batch-size", "0"),
+            2,
+            "batch_size (--batch-size) of at least 1",
+        ),
         (("train", "--preset", "lco-txet"), 2, "preset"),
         (("train", "--pairs", "nowhere.jsonl"), 3, "nowhere.jsonl"),
         (("report",), 3, "run"),
