@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from scipy.special import logsumexp
 
 from geomkit.errors import DegenerateInput
-from geomkit.geometry.moments import Moments, Sums, row_sums, unit_sums
+from geomkit.geometry.moments import Moments, row_sums, unit_sums
 from geomkit.geometry.rows import (
     Array,
     Groups,
@@ -25,6 +25,7 @@ from geomkit.geometry.rows import (
     similarity_blocks,
 )
 from geomkit.geometry.spectrum import participation_ratio
+from geomkit.geometry.sums import Sums
 
 CHANCE_MEAN_COSINE = 0.0
 """The mean cosine of directions drawn uniformly on the sphere, in any dimension."""

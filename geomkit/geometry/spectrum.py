@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.hsic import LEAST, cross_energy, hsic_without, require_signal, unbiased
-from geomkit.geometry.moments import Moments, Sums
+from geomkit.geometry.moments import Moments
 from geomkit.geometry.rows import Array, deviations, on_host, scaled
+from geomkit.geometry.sums import Sums
 
 Rows = NDArray[np.float64]
 

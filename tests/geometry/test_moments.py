@@ -12,7 +12,7 @@ from geomkit import geometry
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry import gathered, moments_of, paired_moments
 from geomkit.geometry.hsic import unbiased
-from geomkit.geometry.moments import Products, Sums
+from geomkit.geometry.sums import Products, Sums
 
 METRICS = {
     "mean_cosine": geometry.mean_cosine,
