@@ -7,6 +7,7 @@ with no more than a warning: so every tensor of the file is looked for in the mo
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,54 @@ from safetensors.torch import load_file
 
 from geomkit.architectures import quiet
 from geomkit.errors import CheckpointError, MissingExtra
-from geomkit.fingerprints import tensor_sha
+from geomkit.fingerprints import adapter_sha, tensor_sha
+from geomkit.vetting import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ALONE = ("modules_to_save", "trainable_token_indices", "target_parameters")
+"""Settings that wrap modules, so that another adapter on the same model finds no place there."""
+
+PLAIN_STARTS = (None, True, False, "gaussian")
+"""Values of init_lora_weights that leave the base as it is; others take a part out of it."""
+
+
+def shareable(folder: Path) -> bool:
+    """True when the adapter can be switched on and off beside others on one model.
+
+    Raises:
+        CheckpointError: it cannot be put on any model in memory.
+    """
+    check_kind(folder)
+    settings = read_object(folder / ADAPTER_CONFIG)
+    plain = settings.get("peft_type") == "LORA" and not any(settings.get(key) for key in ALONE)
+    return plain and settings.get("init_lora_weights") in PLAIN_STARTS
+
+
+def sha(folder: Path) -> str:
+    """sha256 of what the adapter in `folder` does: its tensors and its settings."""
+    return adapter_sha(weights(folder), read_object(folder / ADAPTER_CONFIG))
+
+
+def check_kind(folder: Path) -> None:
+    """Raise CheckpointError for an adapter that transformers would load wrongly or in part."""
+    settings = read_object(folder / ADAPTER_CONFIG)
+    if kind := _unsupported(settings, weights(folder)):
+        raise CheckpointError(
+            f"Expected an adapter that can be put on a model in memory in {folder}, got {kind},"
+            " which is not supported: merge it first (PEFT: merge_and_unload, then"
+            " save_pretrained) and capture the merged model."
+        )
+
+
+def _unsupported(settings: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> str:
+    """What of an adapter stands in the way, "" when nothing does."""
+    if settings.get("use_dora"):  # its magnitudes would be set anew from the base
+        return "DoRA (use_dora)"
+    if settings.get("bias") not in (None, "none"):
+        return f"trained biases (bias={settings['bias']!r})"
+    if any(".base_layer." in name and "lora_" not in name for name in state):
+        return "LoRA on an embedding, saved with the embedding itself"
+    later = ("layer_replication", "alora_invocation_tokens", "arrow_config")
+    return next((key for key in later if settings.get(key)), "")
 
 
 def attach(model: Any, folder: Path, number: int) -> str:

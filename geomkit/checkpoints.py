@@ -89,6 +89,7 @@ class Checkpoint:
             versions={p: version(p) for p in ("torch", "transformers", "peft", "numpy", "pillow")},
             gate=dict(gate),
             training=files["training.json"],
+            config_sha=fingerprints.config_sha(self.model.config),
         )
 
 
@@ -110,6 +111,8 @@ def load_checkpoints(
 ) -> tuple[Checkpoint, ...]:
     """All checkpoints; those on the same base weights share one model in memory.
 
+    An adapter that cannot be switched off completely gets a model of its own.
+
     Raises:
         MemoryFull: they do not fit into memory together.
         CheckpointError: a checkpoint cannot be found, loaded completely or understood.
@@ -119,11 +122,12 @@ def load_checkpoints(
     bases: list[Checkpoint] = []
     for spec in specs:
         place = locate(spec.source)
-        base = next((b for b in bases if same_weights(b.place, place.model)), None)
+        shared = place.base is None or adapters.shareable(Path(place.where))
+        base = next((b for b in bases if shared and same_weights(b.place, place.model)), None)
         if base is None:
             where = {"device_map": device_map} if device_map else {}
             base = _load(spec.name, place.model, dtype=dtype, attn=attn, device=device, **where)
-            bases.append(base)
+            bases += [base] if shared else []
         used = sum(c.model is base.model and bool(c.adapter) for c in loaded)
         one = replace(base, name=spec.name, place=place, revision=place.revision or "")
         loaded.append(_adapted(one, used) if place.base is not None else one)
@@ -134,12 +138,11 @@ def load_checkpoints(
 
 
 def _adapted(one: Checkpoint, number: int) -> Checkpoint:
-    """The checkpoint with its adapter loaded onto the shared model, as the `number`-th there."""
+    """The checkpoint with its adapter loaded onto its model, as the `number`-th there."""
     folder = Path(one.place.where)
-    state = adapters.weights(folder)
     name = adapters.attach(one.model, folder, number)
     outside = adapters.outside(one.model, name, one.decoder_path)
-    own = fingerprints.with_adapter(one.fingerprint, state, outside=outside)
+    own = fingerprints.with_adapter(one.fingerprint, adapters.sha(folder), outside=outside)
     return replace(one, adapter=name, fingerprint=own)
 
 

@@ -7,6 +7,7 @@ is renamed. Towers are everything that is neither decoder nor head: equal towers
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+WITHOUT_EFFECT = frozenset({
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version",
+    "revision", "runtime_config", "task_type",
+})  # fmt: skip
+"""Settings of an adapter that change no state: where it came from, and how it was trained."""
+
+ABOUT = frozenset({
+    "_name_or_path", "_commit_hash", "architectures", "transformers_version", "dtype",
+    "torch_dtype", "_attn_implementation", "_attn_implementation_autoset",
+})  # fmt: skip
+"""Keys of a configuration that say nothing of what is computed, or that a record has by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +53,8 @@ def fingerprint(model: Any, decoder_path: str) -> Fingerprint:
     return Fingerprint(weights=_join(shas), decoder=_join(decoder), towers=_join(towers))
 
 
-def with_adapter(base: Fingerprint, state: Mapping[str, Tensor], *, outside: bool) -> Fingerprint:
+def with_adapter(base: Fingerprint, adapter: str, *, outside: bool) -> Fingerprint:
     """The fingerprint of base and adapter together; `outside`: it touches more than the decoder."""
-    adapter = adapter_sha(state)
     return replace(
         base,
         weights=_sha((base.weights, adapter)),
@@ -52,9 +64,31 @@ def with_adapter(base: Fingerprint, state: Mapping[str, Tensor], *, outside: boo
     )
 
 
-def adapter_sha(state: Mapping[str, Tensor]) -> str:
-    """sha256 of an adapter file's tensors by their names."""
-    return _join({name: tensor_sha(tensor) for name, tensor in state.items()})
+def config_sha(config: Any) -> str:
+    """sha256 of what a configuration says of the computation; names and versions are left out."""
+    return _sha([json.dumps(_settings(config.to_dict()), sort_keys=True, default=str)])
+
+
+def _settings(told: Any) -> Any:
+    if isinstance(told, Mapping):
+        return {k: _settings(v) for k, v in told.items() if k not in ABOUT}
+    return [_settings(v) for v in told] if isinstance(told, list | tuple) else told
+
+
+def adapter_sha(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
+    """sha256 of an adapter's tensors by their names, and of the settings that put them to use.
+
+    Lists of names were sets, which PEFT writes in any order. Others keep theirs, as patterns do:
+    there the first that matches counts.
+    """
+    named = sorted((k, _ordered(v)) for k, v in settings.items() if k not in WITHOUT_EFFECT)
+    tensors = _join({name: tensor_sha(tensor) for name, tensor in state.items()})
+    return _sha((tensors, json.dumps(named)))
+
+
+def _ordered(value: Any) -> Any:
+    names = isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return sorted(value) if names else value
 
 
 def tensor_sha(tensor: Tensor) -> str:

@@ -54,6 +54,9 @@ PADDING_SIDE = "right"
 """With right padding the last real token's state is bit-equal to the unpadded one; left moves it
 by about 1e-6. Pooling reads the mask, so either side is right; this one is also exact."""
 
+DAY = "26 Jul 2024"
+"""The date in templates that ask for today's: the one Llama 3.2's falls back to."""
+
 TOKEN_TENSORS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 """Inputs with one entry a token, `(rows, tokens)`; all others belong to the media."""
 
@@ -80,6 +83,8 @@ class Processor:
     # Modality -> ids that stand for its content in `input_ids`; empty for a text model.
     media_tokens: Mapping[Modality, tuple[int, ...]] = field(default_factory=dict)
     lacking: tuple[Modality, ...] = ()  # what the checkpoint reads and this installation cannot
+    positions: int = 0  # tokens that a row may have; 0 where the config names no end
+    grids: bool = False  # tokens of an image or a video share positions, so they may be more
 
     @property
     def takes_parts(self) -> bool:
@@ -92,6 +97,14 @@ class Processor:
         return hashlib.sha256(self.chat_template.encode()).hexdigest()
 
     @property
+    def sha(self) -> str:
+        """sha256 of everything that rows are shown through: template, vocabulary, media parts."""
+        parts = self.inner.to_dict() if self.takes_parts else {}
+        told = {k: v for k, v in parts.items() if k not in {"_name_or_path", "processor_class"}}
+        whole = [self.template_sha, self.vocabulary_sha, told]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
     def vocabulary_sha(self) -> str:
         """sha256 of token -> id: equal when two tokenizers can show a model the same ids."""
         tokens = sorted(self.tokenizer.get_vocab().items())
@@ -101,11 +114,12 @@ class Processor:
         """Model inputs of rows of one modality, padded on `PADDING_SIDE`; every key is kept."""
         texts = [row.rendered for row in rows]
         bos = self.tokenizer.bos_token
+        written = self.chat_template or (bos and texts[0].startswith(bos))
         asked: dict[str, Any] = {
             "padding": True,
             "padding_side": PADDING_SIDE,
-            # A template that writes the start token itself must not get a second one.
-            "add_special_tokens": not (bos and texts[0].startswith(bos)),
+            # A template writes the special tokens itself; an end token after it would be pooled.
+            "add_special_tokens": not written,
         }
         if not self.takes_parts:
             return dict(self.inner(texts, return_tensors="pt", **asked))
@@ -243,9 +257,11 @@ def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
         modalities=tuple(seen),
         rate=rate,
         seconds=longest(sound, type(inner)) if rate else 0.0,
-        chat_template=getattr(inner, "chat_template", None) or tokenizer.chat_template or "",
+        chat_template=_undated(getattr(inner, "chat_template", None) or tokenizer.chat_template),
         media_tokens={m: ids for m in seen if (ids := _media_token(m, config, inner))},
         lacking=("video",) if hasattr(inner, "video_processor") and not torchvision_works() else (),
+        positions=_positions(config.get_text_config()),
+        grids="mrope_section" in _rope(config.get_text_config()),
     )
 
 
@@ -257,6 +273,26 @@ def _filler(tokenizer: Any, config: Any) -> str:
             if isinstance(found := getattr(holder, name, None), int):
                 return str(tokenizer.convert_ids_to_tokens(found))
     raise ValueError("neither the tokenizer nor the config has a padding or an end token")
+
+
+def _undated(template: str | None) -> str:
+    """The template on one day for ever: some write today's date, and a run may take longer."""
+    if not template or "strftime_now" not in template:
+        return template or ""
+    return "{% macro strftime_now(form) %}" + DAY + "{% endmacro %}" + template
+
+
+def _rope(text: Any) -> Mapping[str, Any]:
+    return getattr(text, "rope_parameters", None) or {}
+
+
+def _positions(text: Any) -> int:
+    """How many tokens a row of this decoder may have, stretched where its rotation says so."""
+    named, rope = getattr(text, "max_position_embeddings", None), _rope(text)
+    if not isinstance(named, int) or getattr(text, "alibi", False):
+        return 0  # ALiBi has no last position, whatever the config holds
+    own = rope.get("original_max_position_embeddings") or named
+    return max(0, named, round(own * (rope.get("factor") or 1)))
 
 
 def _media_token(modality: Modality, config: Any, inner: Any) -> tuple[int, ...]:

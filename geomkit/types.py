@@ -164,6 +164,9 @@ class CheckpointRecord:
     versions: Mapping[str, str]
     gate: Mapping[str, Any]  # check -> {"passed": bool, "value": float | None, "tolerance": ...}
     training: Mapping[str, Any] = field(default_factory=dict)  # training.json of the adapter
+    config_sha: str = ""  # of the model's configuration: what is computed with the weights
+    processor_sha: str = ""  # of what rows were shown through; equal in every checkpoint of a run
+    rendered: Mapping[str, str] = field(default_factory=dict)  # modality -> the prompt, as shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -29,7 +29,9 @@ from geomkit.parts import Part, shard_rows, token_rows
 from geomkit.plans import CaptureConfig, shard_batches
 from geomkit.previews import preview
 from geomkit.progress import Progress
+from geomkit.prompts import render
 from geomkit.store import Run
+from geomkit.types import CheckpointRecord
 
 Step = tuple[int, tuple[int, ...]]
 """Shard number, plan rows of one of its batches."""
@@ -82,6 +84,7 @@ class Worker:
     checkpoints: tuple[Checkpoint, ...]
     sites: Mapping[str, tuple[str, ...]]
     events: list[str] = field(default_factory=list)
+    records: dict[str, CheckpointRecord] = field(default_factory=dict)
 
     @classmethod
     def ready(cls, session: Session, specs: Sequence[CheckpointSpec]) -> Worker:
@@ -111,6 +114,12 @@ class Worker:
     def _write_records(self) -> None:
         """Gate every checkpoint, then write its record, before the first shard."""
         session, config = self.session, self.session.config
+        processor, prompts = session.reader.processor, session.reader.plan.prompts
+        rendered: dict[str, str] = {
+            m: render(processor, m, "{text}" if m == "text" else "", prompts[m])
+            for m in processor.modalities
+            if m in prompts
+        }
         results = self._checks()
         for checkpoint in self.checkpoints:
             found = results[checkpoint.name]
@@ -124,8 +133,12 @@ class Worker:
                 "tolerance": None,
             }
             found["enforced"] = {"passed": True, "value": float(config.gate), "tolerance": None}
-            sites = self.sites[checkpoint.name]
-            session.run.write_checkpoint(checkpoint.record(shown, found, sites))
+            self.records[checkpoint.name] = replace(
+                checkpoint.record(shown, found, self.sites[checkpoint.name]),
+                processor_sha=processor.sha,
+                rendered=rendered,
+            )
+            session.run.write_checkpoint(self.records[checkpoint.name])
 
     def _checks(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Checkpoint -> check -> result, on the first batch of each modality."""
@@ -261,7 +274,13 @@ class Worker:
         if self.session.config.tokens:
             tokens = token_rows(checkpoint, parts, len(sites), rows.index)
         self.session.run.write_shard(
-            checkpoint.name, number, rows, sites, events=events, tokens=tokens
+            checkpoint.name,
+            number,
+            rows,
+            sites,
+            events=events,
+            tokens=tokens,
+            made_by=self.records[checkpoint.name],
         )
 
 

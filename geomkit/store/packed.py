@@ -308,6 +308,7 @@ class PackedRun(Run):
         *,
         events: Sequence[str] = (),  # noqa: ARG002 - as in Run
         tokens: TokenRows | None = None,  # noqa: ARG002 - as in Run
+        made_by: CheckpointRecord | None = None,  # noqa: ARG002 - as in Run
     ) -> None:
         """Raise StoreError: a packed run is finished."""
         self._refuse(checkpoint)

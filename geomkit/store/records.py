@@ -27,8 +27,9 @@ COLUMNS = (
 )  # fmt: skip
 IDENTITY = (
     "weights_sha", "decoder_sha", "towers_sha", "adapter_sha", "template_sha", "dtype",
-    "attention", "sites", "dim", "versions",
+    "attention", "sites", "dim", "versions", "config_sha", "processor_sha", "rendered",
 )  # fmt: skip
+SHOWN_THROUGH = ("processor_sha", "template_sha", "rendered")  # equal in all checkpoints of a run
 
 
 @functools.cache
@@ -108,8 +109,19 @@ def _refuse_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def checkpoint_hash(record: CheckpointRecord) -> str:
     """sha256 of what decides a checkpoint's numbers; name, source and gate do not."""
     identity = {name: getattr(record, name) for name in IDENTITY}
-    identity["versions"] = dict(record.versions)
+    identity |= {name: dict(identity[name]) for name in ("versions", "rendered")}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def unlike(old: CheckpointRecord, new: CheckpointRecord) -> str:
+    """The fields of the identity in which two records differ; of versions, which."""
+    fields = [f for f in IDENTITY if getattr(old, f) != getattr(new, f)]
+    moved = sorted(
+        f"{name} {old.versions.get(name, 'none')} and {new.versions.get(name, 'none')}"
+        for name in {*old.versions, *new.versions}
+        if old.versions.get(name) != new.versions.get(name)
+    )
+    return ", ".join(f"versions ({', '.join(moved)})" if f == "versions" else f for f in fields)
 
 
 def record_sha(record: CheckpointRecord) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geomkit.errors import StoreError
+from geomkit.errors import ProvenanceMismatch, StoreError
 from geomkit.store import files, quarantine, records, shard, tokens
 from geomkit.store.door import MAX_FILE_BYTES
 from geomkit.store.names import check_checkpoint_name, shard_name, tokens_name
@@ -55,11 +55,13 @@ class Run(Reading):
                 if entry.record.name == record.name:
                     self._check_same(entry.record, record)
                     order = entry.order
-                elif entry.record.name.casefold() == record.name.casefold():
+                    continue
+                if entry.record.name.casefold() == record.name.casefold():
                     raise StoreError(
                         f"{record.name!r} and {entry.record.name!r} are one name where letter case "
                         "does not count; choose another"
                     )
+                self._check_shown_alike(entry.record, record)
             files.make_folder(self.path / record.name)
             sha = records.record_sha(record)
             entry = Entry(ENTRY_SCHEMA, order, self.plan_hash, record, sha)
@@ -70,10 +72,19 @@ class Run(Reading):
     def _check_same(self, old: CheckpointRecord, new: CheckpointRecord) -> None:
         held, offered = records.checkpoint_hash(old), records.checkpoint_hash(new)
         if held != offered and any(self._folder(new.name).glob("shard-*.json")):
-            differing = [f for f in records.IDENTITY if getattr(old, f) != getattr(new, f)]
             raise StoreError(
                 f"checkpoint {new.name!r} in {self.path} has states of {held[:12]}, and this is "
-                f"{offered[:12]}: {', '.join(differing)} differ; use another folder or name"
+                f"{offered[:12]}: {records.unlike(old, new)} differ; use another folder or name"
+            )
+
+    def _check_shown_alike(self, other: CheckpointRecord, new: CheckpointRecord) -> None:
+        """Raise when a checkpoint with states was shown its rows in another way."""
+        differing = [f for f in records.SHOWN_THROUGH if getattr(other, f) != getattr(new, f)]
+        if differing and any(self._folder(other.name).glob("shard-*.json")):
+            raise ProvenanceMismatch(
+                f"Expected {new.name!r} to be shown its rows as {other.name!r} was, but "
+                f"{', '.join(differing)} differ: a checkpoint that joins a run brings its own "
+                "processor. Capture both in one command, into a new folder."
             )
 
     def entries(self) -> tuple[Entry, ...]:
@@ -127,17 +138,21 @@ class Run(Reading):
         *,
         events: Sequence[str] = (),
         tokens: TokenRows | None = None,
+        made_by: CheckpointRecord | None = None,
     ) -> None:
         """Make one shard durable: tokens, file, receipt. A shard that is there already is kept.
 
-        `events` are sentences for the receipt: what happened while the rows were made.
+        `events` are sentences for the receipt: what happened while the rows were made. `made_by` is
+        the record of the checkpoint that made the rows, when another process may have replaced the
+        one in the folder.
 
         Raises:
-            StoreError: the rows are not the plan's slice, or the disk refuses.
+            StoreError: the rows are not the plan's slice, another process captures other weights
+                under this name, or the disk refuses.
         """
         record = self.checkpoint(checkpoint)
         self._check_slice(record, number, rows, sites)
-        identity, dtype = records.checkpoint_hash(record), self.plan.store_dtype
+        identity, dtype = records.checkpoint_hash(made_by or record), self.plan.store_dtype
         data = shard.to_bytes(rows, sites, self.plan_hash, identity, dtype)
         ragged = None if tokens is None else self._token_bytes(record, rows, tokens)
         attached = None
@@ -150,6 +165,13 @@ class Run(Reading):
         )  # fmt: skip
         folder = self._folder(checkpoint)
         with files.write_lock(self.path):
+            held = self.checkpoint(checkpoint)
+            if records.checkpoint_hash(held) != identity:
+                raise StoreError(
+                    f"another process captures {checkpoint!r} into {self.path} as something else: "
+                    f"{records.unlike(held, made_by or record)} differ; give every process the "
+                    "same checkpoint, options and library versions, and run again"
+                )
             if self.has_shard(checkpoint, number, tokens=attached is not None):
                 return
             if ragged is not None:

@@ -22,7 +22,6 @@ from torch.nn import functional
 from geomkit import adapters, hub
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
-from geomkit.fingerprints import adapter_sha
 from geomkit.places import locate
 from geomkit.processing import load_processor
 from geomkit.training.adapter import load_adapter
@@ -67,7 +66,7 @@ class MergeRecord:
     agreement: tuple[Agreement, ...]
     generated: int
     copied: tuple[str, ...]
-    adapter_sha: str = ""  # fingerprint of the adapter's tensors, as a capture records it
+    adapter_sha: str = ""  # fingerprint of the adapter, as a capture records it
 
     def to_json(self) -> str:
         """Strict JSON, sorted keys."""
@@ -137,7 +136,7 @@ def _merge(
         agreement=agreement,
         generated=speak(again, processor, samples),
         copied=copied,
-        adapter_sha=adapter_sha(adapters.weights(adapter)),
+        adapter_sha=adapters.sha(adapter),
     )
     (work / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record
