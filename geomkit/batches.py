@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from torch import Tensor
 
-from geomkit.data.media import MAX_PIXELS, image_and_note, load_audio
+from geomkit.data.media import MAX_PIXELS, image_and_note, load_audio, one_line
+from geomkit.data.sources import unchanged
 from geomkit.data.video import EXTRA, load_video, video_note
 from geomkit.errors import CaptureError, MissingExtra, SampleError
 from geomkit.processing import Processor, Shown, token_sha
 from geomkit.prompts import cut, render
-from geomkit.types import Plan, Row, Sample
+from geomkit.types import Plan, Row, Sample, Stored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +90,7 @@ class Reader:
                 notes |= {row.index: note} if note else {}
             except SampleError as cause:
                 notes[row.index] = str(cause)
-        inputs = self._encode(shown, notes)
+        inputs = self._within(self._encode(shown, notes), shown, notes)
         ids = token_sha(inputs) if inputs else ()
         counts = inputs["attention_mask"].sum(dim=1).tolist() if inputs else []
         return Batch(
@@ -106,7 +108,7 @@ class Reader:
             raise SampleError(f"this checkpoint cannot be shown {row.modality}")
         content, note = "", ""
         media: Any = None
-        source: Any = getattr(self.samples[row.id], row.modality)
+        source = self._source(row)
         if row.modality == "text":
             if not source.strip():
                 raise SampleError("text is empty")
@@ -125,6 +127,17 @@ class Reader:
         rendered = render(self.processor, row.modality, content, instruction)
         return Shown(rendered, row.modality, media), note
 
+    def _source(self, row: Row) -> Any:
+        """What the sample has; encoded bytes are those that the plan was made of."""
+        source: Any = getattr(self.samples[row.id], row.modality)
+        if not isinstance(source, Path | Stored):
+            return source
+        try:
+            return unchanged(source, row.content_sha)
+        except OSError as cause:
+            told = one_line(cause, source)
+            raise SampleError(f"{row.modality} cannot be decoded: {told}") from cause
+
     def _encode(self, shown: dict[int, Shown], notes: dict[int, str]) -> dict[str, Tensor]:
         """Inputs of all rows; rows that the processor refuses are taken out of `shown`."""
         if not shown:
@@ -142,6 +155,21 @@ class Reader:
                     f"Expected a batch of {before} {notes or 'rows'} to be processed: {cause}"
                 ) from cause
             return self._encode(shown, notes)
+
+    def _within(
+        self, inputs: dict[str, Tensor], shown: dict[int, Shown], notes: dict[int, str]
+    ) -> dict[str, Tensor]:
+        """Inputs of the rows that the model has positions for; the others leave `shown`."""
+        most, before = self.processor.positions, len(shown)
+        counts = inputs["attention_mask"].sum(dim=1).tolist() if inputs and most else []
+        for (index, one), count in zip(list(shown.items()), counts, strict=False):
+            if count > most and not (self.processor.grids and one.modality in {"image", "video"}):
+                smaller = "--text-tokens" if one.modality == "text" else one.modality
+                notes[index] = (
+                    f"{count} tokens, the model has {most} positions: use a smaller {smaller}"
+                )
+                del shown[index]
+        return inputs if len(shown) == before else self._encode(shown, notes)
 
     def _refusal(self, one: Shown) -> str | None:
         try:

@@ -9,7 +9,11 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from geomkit.errors import SampleError
 from geomkit.types import Stored
+
+AT_ONCE = 2**28
+"""Bytes of the largest file that is read whole, 256 MiB: a longer video is streamed."""
 
 
 def regular(path: Path) -> Path:
@@ -35,6 +39,24 @@ def readable(source: Path | Stored) -> Path | BinaryIO:
         SampleError: they cannot be fetched.
     """
     return io.BytesIO(source.read()) if isinstance(source, Stored) else regular(source)
+
+
+def unchanged(source: Path | Stored, sha: str) -> Path | Stored:
+    """The same content, once its bytes have this sha256; those that were hashed are handed on.
+
+    Raises:
+        OSError: there are no such bytes.
+        SampleError: they are others, or cannot be fetched.
+    """
+    if isinstance(source, Path) and regular(source).stat().st_size > AT_ONCE:
+        found: Path | Stored = source
+        ours = encoded_sha(source)
+    else:
+        data = source.read() if isinstance(source, Stored) else regular(source).read_bytes()
+        found, ours = Stored(source.name, lambda: data), hashlib.sha256(data).hexdigest()
+    if ours != sha:
+        raise SampleError("changed since the plan was made")
+    return found
 
 
 def encoded_sha(source: Path | Stored) -> str:
