@@ -287,8 +287,9 @@ class Binding:
 
     `quantity` "r2" is the share of the variance of the change on held-out groups, 0 being the
     modality's own mean change; "r2_centred" is the same when the modality's own means are known,
-    so the linear part alone; any other is a metric, and the value the share of its change that
-    foretold states show. `predictor` says what foretold: "text" (the map under test), "own" (fitted
+    so the linear part alone; "reach" the share of the modality's variance, before, in the leading
+    axes of text; any other is a metric, and the value the share of its change that foretold states
+    show. `predictor` says what foretold: "text" (the map under test), "own" (fitted
     on the modality itself: the ceiling), "shift" (text's mean change), "turned" and "shuffled" (the
     floors: a random orthogonal map of equal strength, a map fitted on text rows dealt anew); or a
     paired difference, "text-own", "text-shift".

@@ -41,6 +41,7 @@ class AffineMap:
 
     mean: Rows  # (dim,) of the states it was fitted on
     axes: Rows  # (dim, rank) principal axes of those states
+    spread: Rows  # (rank,) their singular values in those states
     gains: Rows  # (rank,) how far each axis is trusted: s / (s^2 + penalty)
     loads: Rows  # (rank, dim) the change along each axis
     shift: Rows  # (dim,) their mean change
@@ -52,6 +53,15 @@ class AffineMap:
         """`(rows, rank)`: the states on the map's axes, from `mean` or from its own."""
         centre = self.mean if mean is None else mean
         return np.asarray((states.astype(np.float64) - centre) @ self.axes * self.gains)
+
+    def leading(self, count: int) -> Rows:
+        """The `count` axes along which the fitted states vary most, `(dim, count)`."""
+        return self.axes[:, np.argsort(-self.spread, kind="stable")[:count]]
+
+    def count(self, share: float) -> int:
+        """How many leading axes hold `share` of the variance of the fitted states; 0 if none."""
+        held = np.cumsum(np.sort(self.spread**2)[::-1])
+        return int(np.searchsorted(held, share * held[-1])) + 1 if len(held) else 0
 
     def linear(self, coordinates: Rows) -> Rows:
         """The linear part of the change, `(rows, dim)`, of rows given by `coordinates`."""
@@ -88,6 +98,7 @@ def fit_affine(
     return AffineMap(
         mean=mean,
         axes=right,
+        spread=s,
         gains=s / (s * s + best * total),
         loads=left.T @ y,
         shift=shift,
@@ -103,6 +114,7 @@ def shift_only(before: NDArray[np.floating], change: NDArray[np.floating]) -> Af
     return AffineMap(
         mean=before.mean(axis=0, dtype=np.float64),
         axes=np.empty((dim, 0)),
+        spread=np.empty(0),
         gains=np.empty(0),
         loads=np.empty((0, dim)),
         shift=change.mean(axis=0, dtype=np.float64),

@@ -8,7 +8,8 @@ If media are linearly bound to the subspace of text, a map that never saw them m
 training did. Its R2 stands between the ceiling (a map fitted on that modality itself) and three
 values that need no binding: text's mean change alone, a random orthogonal map that moves rows as
 far, and a map fitted on text rows whose changes were dealt anew. The last two are exact
-expectations over all such maps and all such deals, not draws.
+expectations over all such maps and all such deals, not draws. Beside it stands how much of a
+modality lies in the subspace of text at all: a map says nothing about what text never varies in.
 
 R2 is `1 - squared error / squared distance to the modality's own mean change in training rows`: a
 mean of the tested rows would be an answer that no prediction can know. It is of the change, and not
@@ -30,13 +31,14 @@ from geomkit.statistics import Estimate, difference, interval
 from geomkit.store import Run
 from geomkit.types import MODALITIES, Binding, Interval, Modality
 from probes.affine import AffineMap, Rows
-from probes.foretold import METRICS, Foretold, Moved, errors, foretell, map_of, r2, recall
+from probes.foretold import METRICS, Foretold, Moved, errors, foretell, map_of, r2, reach, recall
 from probes.fractions import fraction
 from probes.split import group_of, held_out_groups, is_held_out
 
 QUANTITIES: Mapping[str, tuple[str, ...]] = {
     "r2": ("text", "own", "shift", "turned", "shuffled"),
     "r2_centred": ("text", "own", "turned", "shuffled"),  # the shift is given to all
+    "reach": ("text", "own", "turned"),  # of the states before, in the leading axes of text
     "mean_cosine": ("text", "own", "shift"),
     "uniformity": ("text", "own", "shift"),
     "recall@1": ("text", "own", "shift"),  # of media, from captions
@@ -143,7 +145,7 @@ def binding(sides: Mapping[Modality, Moved]) -> Mapping[Modality, Cells]:
             continue
         units = {name: _unit(states) for name, states in given.states()}
         captions = captions or units  # text comes first
-        cells[modality] = _explained(given) | _reproduced(tested, units)
+        cells[modality] = _explained(given) | _reached(given) | _reproduced(tested, units)
         if modality != "text":
             cells[modality] |= _retrieved(asked["text"], captions, tested, units)
     return cells
@@ -187,6 +189,16 @@ def _explained(given: Foretold) -> Cells:
         except DegenerateInput as flaw:
             cells |= dict.fromkeys(names, flaw)
     return cells
+
+
+def _reached(given: Foretold) -> Cells:
+    """The share of the modality's variance that lies in the subspace of text."""
+    names = _names(given.tested.modality, ["reach"])
+    try:
+        values = _with_differences(reach(given))
+        return {(q, p): (values[p].value, interval(values[p])) for q, p in names}
+    except DegenerateInput as flaw:
+        return dict.fromkeys(names, flaw)
 
 
 def _reproduced(tested: Moved, units: Units) -> Cells:

@@ -27,6 +27,9 @@ from probes.split import group_of
 
 Clusters = NDArray[np.int64]
 
+SUBSPACE = 0.95
+"""Share of the variance of text rows that "the subspace of text" holds."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moved:
@@ -145,8 +148,33 @@ def r2(tested: Moved, error: Rows, unit: Rows) -> Estimate:
             "Expected changes that differ from row to row, got none or one shift of all rows (to "
             "float32 resolution); there is no linear part to foretell."
         )
-    rest = float(error.sum() / unit.sum())
-    return from_rows(1 - rest, (rest * unit - error) / unit.mean(), tested.clusters)
+    return _share(unit - error, unit, tested.clusters)
+
+
+def reach(given: Foretold) -> Mapping[str, Estimate]:
+    """The share of the rows' variance, before, that lies in the subspace of text, by predictor.
+
+    "text": in the leading axes that hold `SUBSPACE` of the variance of text rows; "own": in as many
+    leading axes of the modality itself; "turned": in as many random ones, on average.
+
+    Raises:
+        DegenerateInput: no axes, because nothing but a shift happened, or equal states.
+    """
+    count = min(given.text.count(SUBSPACE), len(given.own.spread))
+    x = given.tested.before - given.own.mean
+    total = _squares(x)
+    if count == 0 or total.sum() <= given.tested.noise:
+        raise DegenerateInput(
+            "Expected states that differ and a change that is no mere shift, got none; there is no "
+            "map whose axes could hold them."
+        )
+    inside = {
+        "text": _squares(x @ given.text.leading(count)),
+        "own": _squares(x @ given.own.leading(count)),
+        "turned": total * count / x.shape[1],
+    }
+    clusters = given.tested.clusters
+    return {name: _share(part, total, clusters) for name, part in inside.items()}
 
 
 def mean_cosine(u: Rows, clusters: Clusters) -> Estimate:
@@ -171,6 +199,12 @@ def recall(query: Rows, gallery: Rows, query_groups: list[str], groups: list[str
     """Share of the queries whose nearest item of the gallery is of their group; unit rows."""
     ranks = ranking.rank_answers(query, gallery, query_groups, groups)
     return from_scores(ranks.hits(1), codes(len(query_groups), query_groups))
+
+
+def _share(part: Rows, total: Rows, clusters: Clusters) -> Estimate:
+    """The ratio of two sums over rows, with its first-order sampling error."""
+    value = float(part.sum() / total.sum())
+    return from_rows(value, (part - value * total) / total.mean(), clusters)
 
 
 def _shared(clusters: Clusters) -> Clusters | None:

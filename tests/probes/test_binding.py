@@ -234,6 +234,25 @@ def test_few_groups_have_a_reason_and_no_number():
     assert all("10 groups to fit a map on, got 6" in str(value) for value in found.values())
 
 
+def test_reach_is_the_share_of_media_in_the_axes_of_text():
+    """Text varies in four columns; of the media, three quarters of the variance are there too."""
+    rng = np.random.default_rng(0)
+    law = rng.standard_normal((DIM, DIM)) / 3
+    columns = {"text": np.arange(DIM) < 4, "image": (np.arange(DIM) < 3) | (np.arange(DIM) == 9)}
+    sides = {}
+    for modality, own in columns.items():
+        before = CONE + rng.standard_normal((400, DIM)) * np.where(own, 1.0, 1e-3)
+        sides[modality] = side(modality, before, before @ law)
+    cells = binding(sides)
+    found = values(cells["image"])
+    assert found["reach", "text"] == pytest.approx(0.75, abs=0.04)
+    assert found["reach", "own"] > 0.999
+    assert found["reach", "turned"] == pytest.approx(4 / DIM)
+    assert values(cells["text"])["reach", "text"] > 0.999
+    span = cells["image"]["reach", "text"][1]
+    assert span.low < 0.75 < span.high
+
+
 # ---------------------------------------------------------------------------------- fractions --
 
 
