@@ -138,8 +138,8 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def package(name: str, cause: ImportError) -> MissingExtra:
-    """For architectures whose code stands elsewhere: Gemma3n's image tower is timm's."""
+def package(name: str, cause: object) -> MissingExtra:
+    """For what stands in another package: Gemma3n's image tower, flash attention."""
     return MissingExtra(
         f"Checkpoint '{name}' needs another package: {' '.join(str(cause).split())}"
     )

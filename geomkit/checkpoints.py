@@ -148,6 +148,8 @@ def _adapted(one: Checkpoint, number: int) -> Checkpoint:
 
 def _device(asked: str) -> str:
     """The device itself; of several GPUs, the one that the launcher gives to this process."""
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"Expected a device of this machine, got '{asked}': torch sees no GPU.")
     if asked not in {"auto", "cuda"} or not torch.cuda.is_available():
         return "cpu" if asked == "auto" else asked
     place = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
@@ -160,6 +162,7 @@ def _load(
 ) -> Checkpoint:
     if dtype not in DTYPES:
         raise UsageError(f"Expected a dtype ({', '.join(DTYPES)}), got '{dtype}'.")
+    device = _device(device)
     try:
         config = config_of(place)
         with quiet():
@@ -174,14 +177,15 @@ def _load(
                 **_chosen(config),
                 **where,
             )
-        model = model.eval() if where else model.eval().to(_device(device))
+        model = model.eval() if where else model.eval().to(device)
     except torch.OutOfMemoryError:
         raise MemoryFull(
             f"'{name}' does not fit into the memory of {device}: use bfloat16, a larger device or"
             " --device-map auto."
         ) from None
     except ImportError as cause:
-        raise package(name, cause) from cause
+        hint = "; or leave --attention out" if attn.startswith("flash") else ""
+        raise package(name, f"{cause}{hint}") from cause
     except Exception as cause:  # its own errors, and what odd values set off inside
         raise CheckpointError(
             f"Checkpoint '{name}' cannot be loaded from {place.described}: {cause}"

@@ -85,8 +85,6 @@ class Processor:
     lacking: tuple[Modality, ...] = ()  # what the checkpoint reads and this installation cannot
     positions: int = 0  # tokens that a row may have; 0 where the config names no end
     grids: bool = False  # tokens of an image or a video share positions, so they may be more
-    positions: int = 0  # tokens that a row may have; 0 where the config names no end
-    grids: bool = False  # tokens of an image or a video share positions, so they may be more
 
     @property
     def takes_parts(self) -> bool:
@@ -245,6 +243,8 @@ def _lenient(kind: type[Any]) -> type[Any]:
 
 
 def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # transformers makes up an empty one
+        raise ValueError("there are no tokenizer files, such as tokenizer.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = _filler(tokenizer, config)
     sound = getattr(inner, "feature_extractor", None)
@@ -262,8 +262,6 @@ def _processor(inner: Any, tokenizer: Any, config: Any) -> Processor:
         chat_template=_undated(getattr(inner, "chat_template", None) or tokenizer.chat_template),
         media_tokens={m: ids for m in seen if (ids := _media_token(m, config, inner))},
         lacking=("video",) if hasattr(inner, "video_processor") and not torchvision_works() else (),
-        positions=_positions(config.get_text_config()),
-        grids="mrope_section" in _rope(config.get_text_config()),
         positions=_positions(config.get_text_config()),
         grids="mrope_section" in _rope(config.get_text_config()),
     )
@@ -284,19 +282,6 @@ def _undated(template: str | None) -> str:
     if not template or "strftime_now" not in template:
         return template or ""
     return "{% macro strftime_now(form) %}" + DAY + "{% endmacro %}" + template
-
-
-def _rope(text: Any) -> Mapping[str, Any]:
-    return getattr(text, "rope_parameters", None) or {}
-
-
-def _positions(text: Any) -> int:
-    """How many tokens a row of this decoder may have, stretched where its rotation says so."""
-    named, rope = getattr(text, "max_position_embeddings", None), _rope(text)
-    if not isinstance(named, int) or getattr(text, "alibi", False):
-        return 0  # ALiBi has no last position, whatever the config holds
-    own = rope.get("original_max_position_embeddings") or named
-    return max(0, named, round(own * (rope.get("factor") or 1)))
 
 
 def _rope(text: Any) -> Mapping[str, Any]:

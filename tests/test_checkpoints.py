@@ -4,9 +4,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForMultimodalLM,
@@ -26,6 +28,7 @@ from geomkit.checkpoints import (
     load_checkpoints,
 )
 from geomkit.errors import CheckpointError, MissingExtra, UsageError
+from geomkit.fingerprints import adapter_sha
 from geomkit.places import locate
 from tests.tiny_models import FAMILIES, adapter, saved
 
@@ -263,6 +266,144 @@ def test_an_adapter_whose_tensors_find_no_place_is_refused(
         load_checkpoint("gone", str(folder))
 
 
+def with_settings(source: Path, folder: Path, **changed: Any) -> Path:
+    """A copy of an adapter whose tensors are the same and whose settings are not."""
+    copy = Path(shutil.copytree(source, folder))
+    settings = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps(settings | changed))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lora_alpha": 32},
+        {"use_rslora": True},
+        {"alpha_pattern": {"layers.1.self_attn.q_proj": 32}},
+    ],
+)
+def test_equal_tensors_with_another_scale_are_another_adapter(
+    changed: dict[str, Any], tmp_path: Path, adapters: dict[str, Path]
+) -> None:
+    other = with_settings(adapters["everywhere"], tmp_path / "other", **changed)
+    one, two = load_checkpoints(
+        [CheckpointSpec("one", str(adapters["everywhere"])), CheckpointSpec("two", str(other))],
+        **CPU,
+    )
+    assert one.model is two.model
+    assert not torch.allclose(last_state(one), last_state(two), atol=1e-3)
+    for part in ("weights", "decoder", "towers", "adapter"):
+        assert getattr(one.fingerprint, part) != getattr(two.fingerprint, part)
+
+
+def test_how_an_adapter_was_trained_and_written_is_not_its_fingerprint(
+    tmp_path: Path, adapters: dict[str, Path]
+) -> None:
+    said = {
+        "lora_dropout": 0.5,
+        "peft_version": "0.1",
+        "inference_mode": False,
+        "task_type": "CAUSAL_LM",
+    }
+    reversed_ = with_settings(
+        adapters["everywhere"], tmp_path / "other", target_modules=EVERYWHERE[::-1], **said
+    )
+    shas = {
+        load_checkpoint("one", str(folder)).fingerprint
+        for folder in (adapters["everywhere"], reversed_)
+    }
+    assert len(shas) == 1
+
+
+def test_the_order_of_an_adapter_s_rows_and_patterns_counts() -> None:
+    def sha(**settings: Any) -> str:
+        return adapter_sha({}, settings)
+
+    assert sha(modules_to_save=["a", "b"]) == sha(modules_to_save=["b", "a"])
+    assert sha(r=4, lora_alpha=8) == sha(lora_alpha=8, r=4)
+    # Row i of the tensor is the i-th token; the first pattern that matches gives the scale.
+    assert sha(trainable_token_indices=[1, 2]) != sha(trainable_token_indices=[2, 1])
+    assert sha(alpha_pattern={".*a": 1, "a": 2}) != sha(alpha_pattern={"a": 2, ".*a": 1})
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": ["v_proj"]},
+    "saved": {"target_modules": ["q_proj"], "modules_to_save": ["gate_proj"]},
+    "norm": {"target_modules": ["q_proj"], "modules_to_save": ["norm"]},
+    "tokens": {
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [12, 29, 15]},
+    },
+    "pissa": {"target_modules": ["q_proj"], "init_lora_weights": "pissa"},
+    "dora": {"target_modules": ["q_proj"], "use_dora": True},
+    "bias": {"target_modules": ["q_proj"], "bias": "lora_only"},
+    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+}
+
+
+def of_kind(kind: str, folder: Path) -> Path:
+    """An adapter of that kind whose every tensor is away from where it starts."""
+    base = saved("qwen2_5_vl")
+    config = LoraConfig(r=4, lora_alpha=8, **KINDS[kind])
+    model = inject_adapter_in_model(config, AutoModelForMultimodalLM.from_pretrained(base))
+    state = get_peft_model_state_dict(model, save_embedding_layers=kind == "embedding")
+    noise = torch.Generator().manual_seed(len(kind))
+    moved = {
+        f"base_model.model.{name}": (t + 0.1 * torch.randn(t.shape, generator=noise)).contiguous()
+        for name, t in sorted(state.items())
+    }
+    folder.mkdir()
+    save_file(moved, folder / "adapter_model.safetensors")
+    config.base_model_name_or_path = str(base)
+    config.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["saved", "norm", "tokens", "pissa"])
+def test_an_adapter_that_changes_its_base_leaves_others_alone(kind: str, tmp_path: Path) -> None:
+    sources = {
+        "base": saved("qwen2_5_vl"),
+        "plain": of_kind("plain", tmp_path / "plain"),
+        kind: of_kind(kind, tmp_path / kind),
+    }
+    apart = {name: load_checkpoint(name, str(source)) for name, source in sources.items()}
+    states = {name: last_state(one) for name, one in apart.items()}
+    for order in (list(sources), list(sources)[::-1]):
+        specs = [CheckpointSpec(name, str(sources[name])) for name in order]
+        together = {one.name: one for one in load_checkpoints(specs, **CPU)}
+        for name in (*order, *order):
+            assert torch.equal(last_state(together[name]), states[name])
+            assert together[name].fingerprint == apart[name].fingerprint
+        assert together["base"].model is together["plain"].model
+        assert together[kind].model is not together["base"].model
+    assert not any(torch.equal(states[kind], states[name]) for name in ("base", "plain"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("dora", r"DoRA \(use_dora\)"),
+        ("bias", r"trained biases \(bias='lora_only'\)"),
+        ("embedding", "LoRA on an embedding, saved with"),
+    ],
+)
+def test_an_adapter_of_a_kind_that_cannot_be_put_on_says_to_merge_it(
+    kind: str, named: str, tmp_path: Path
+) -> None:
+    folder = of_kind(kind, tmp_path / kind)
+    with pytest.raises(CheckpointError, match=f"got {named}.* not supported: merge it first"):
+        load_checkpoint("one", str(folder))
+
+
+@pytest.mark.parametrize("key", ["layer_replication", "alora_invocation_tokens", "arrow_config"])
+def test_an_adapter_that_needs_more_than_its_branches_is_refused(
+    key: str, tmp_path: Path, adapters: dict[str, Path]
+) -> None:
+    folder = with_settings(adapters["inside"], tmp_path / "other", **{key: [[0, 1]]})
+    with pytest.raises(CheckpointError, match=f"got {key}, which is not supported: merge"):
+        load_checkpoint("one", str(folder))
+
+
 def whisper(folder: Path) -> None:
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_mel_bins": 8}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -314,3 +455,8 @@ def test_an_architecture_that_needs_another_package_names_it(
     monkeypatch.setattr("geomkit.checkpoints.model_class", lambda _: Elsewhere)
     with pytest.raises(MissingExtra, match=r"'one' needs another package: Tower requires.*timm"):
         load_checkpoint("one", str(saved("gemma3n")), device="cpu")
+
+
+def test_a_device_that_is_not_there_is_the_callers_mistake() -> None:
+    with pytest.raises(UsageError, match=r"device of this machine, got 'cuda:7'"):
+        load_checkpoint("a", str(saved("text_only")), device="cuda:7")

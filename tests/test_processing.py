@@ -230,3 +230,10 @@ def test_rate_and_length_come_from_the_feature_extractor() -> None:
     ours = load_processor(saved("qwen2_5_omni"))
     assert (ours.rate, ours.seconds) == (RATE, 2.0)
     assert np.isclose(load_processor(saved("qwen2_vl")).seconds, 0.0)
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(saved("text_only") / name, tmp_path)
+    with pytest.raises(CheckpointError, match="no tokenizer files"):
+        load_processor(tmp_path)
