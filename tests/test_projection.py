@@ -29,12 +29,9 @@ class FakeRun:
     def plan(self) -> Any:
         return SimpleNamespace(rows=self.rows)
 
-    def checkpoints(self) -> Any:
-        names = dict.fromkeys(name for name, _ in self.values)
+    def captured(self) -> Any:
+        names = dict.fromkeys(name for name, _ in self.values if name not in self.incomplete)
         return tuple(SimpleNamespace(name=name, sites=self.sites) for name in names)
-
-    def complete(self, checkpoint: str) -> bool:
-        return checkpoint not in self.incomplete
 
     def states(self, checkpoint: str, site: str, pooling: str = "last") -> Any:
         assert pooling == "last"

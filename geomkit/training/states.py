@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from geomkit.architectures import decoder
-from geomkit.errors import TrainingError
 from geomkit.data.media import load_audio, load_image
+from geomkit.errors import TrainingError
 from geomkit.processing import Processor, Shown
 from geomkit.prompts import PRESETS, render
 from geomkit.training.scope import unwrap
