@@ -1,7 +1,7 @@
 """Rows to batches: rows of one modality and of like length together, within a budget of tokens.
 
 A batch is padded to its longest row, so unlike lengths waste the difference. How long a row will
-be is guessed from the outside (bytes of text, pixels, samples of sound: headers are read, nothing is
+be is guessed from the outside (bytes of text, pixels, length of sound: headers are read, nothing
 decoded); the longest go first, so a batch that does not fit into memory is met at the start.
 """
 

@@ -16,15 +16,16 @@ from pathlib import Path
 
 from geomkit.architectures import skeleton
 from geomkit.batches import Reader
-from geomkit.buckets import longest, within
+from geomkit.buckets import longest, pieces, within
 from geomkit.engines import Engine, inline
-from geomkit.errors import CaptureError, MemoryFull, ProvenanceMismatch
+from geomkit.errors import CaptureError, MemoryFull, ProvenanceMismatch, UsageError
 from geomkit.places import CheckpointSpec, check_distinct, locate, same_weights
 from geomkit.plans import CaptureConfig, build_plan, by_id
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent
 from geomkit.sites import select
 from geomkit.store import Run, create_run
+from geomkit.store.door import MAX_FILE_BYTES
 from geomkit.types import Plan, Sample
 from geomkit.worker import Session, Worker
 
@@ -87,6 +88,13 @@ class Preflight:
     def token_bytes(self, checkpoint: str) -> int:
         """Bytes of the states of every token of one checkpoint, at most."""
         return self.padded_tokens * self._site_bytes(checkpoint)
+
+    def largest_token_file(self, checkpoint: str) -> int:
+        """Bytes of the token states of the largest shard of one checkpoint, at most."""
+        pairs = zip(self.plan.batches, self.tokens, strict=True)
+        sizes = [len(batch) * longest for batch, longest in pairs]
+        shards = pieces(sizes, self.plan.shard_batches)
+        return max(map(sum, shards), default=0) * self._site_bytes(checkpoint)
 
     def _site_bytes(self, checkpoint: str) -> int:
         width = 2 if self.plan.store_dtype == "bfloat16" else 4
@@ -155,13 +163,27 @@ def preflight(
 
     plan = replace(draft, batches=within(draft.batches, config.batch_tokens, tokens))
     progress("plan", 1, 1)
-    return Preflight(
+    look = Preflight(
         plan=plan,
         tokens=tuple(longest(batch, tokens) for batch in plan.batches),
         sites=sites,
         dims={name: bone.dim for name, bone in bones.items()},
         parameters={name: bone.parameters for name, bone in bones.items()},
     )
+    if config.tokens:
+        _check_token_files(look, config)
+    return look
+
+
+def _check_token_files(look: Preflight, config: CaptureConfig) -> None:
+    """Refuse shards whose token states would be met as too many in the writer, memory full."""
+    most, name = max((look.largest_token_file(name), name) for name in look.sites)
+    if most > MAX_FILE_BYTES:
+        raise UsageError(
+            f"Expected at most {MAX_FILE_BYTES:,} bytes of token states in one shard, got up to"
+            f" {most:,} of '{name}': use a smaller --shard-batches (now {config.shard_batches}) or"
+            f" --batch-size (now {config.batch_size}), or fewer --sites."
+        )
 
 
 def _reader(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ class CaptureConfig:
     batch_size: int = _doc(
         MODEL, 32, "Most rows in one forward pass; rows of like length go together."
     )
-    batch_tokens: int = _doc(MODEL, 16_384, "Most tokens in one pass, by the row that looks longest.")
+    batch_tokens: int = _doc(
+        MODEL, 16_384, "Most tokens in one pass, by the row that looks longest."
+    )
     shard_batches: int = _doc(
         KEPT, 8, "Batches in one shard, the unit of work that a resume repeats."
     )
@@ -243,8 +246,23 @@ def content_sha(content: Any) -> str:
         frames = np.ascontiguousarray(content.frames, dtype=np.uint8)
         digest.update(f"{content.fps} {frames.shape} ".encode() + frames.tobytes())
     else:
-        digest.update(f"{content.mode} {content.size} ".encode() + content.tobytes())
+        try:
+            seen = _as_seen(content)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, capture records the reason
+            return ""
+        digest.update(f"{content.mode} {seen.size} ".encode() + seen.tobytes())
     return digest.hexdigest()
+
+
+def _as_seen(image: Any) -> Any:
+    """The image upright, in colours where its values stand for others."""
+    from PIL import ImageOps  # no help needs the decoders
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block is not the picture
+        upright = ImageOps.exif_transpose(image)
+    seen = image.mode in {"P", "PA"} or upright.has_transparency_data
+    return upright.convert("RGBA") if seen else upright
 
 
 def shard_batches(plan: Plan, number: int) -> Sequence[tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from geomkit.buckets import extent, grouped, within
 from geomkit.errors import SampleError
-from geomkit.plans import CaptureConfig, build_plan, spread
+from geomkit.plans import CaptureConfig, build_plan, content_sha, spread
 from geomkit.types import Modality, Sample, Waveform
 
 SAMPLES = [Sample(id=str(i), text=f"text {i}", image=f"{i}.png") for i in range(9)]
@@ -113,6 +114,36 @@ def test_what_the_data_has_is_said_when_nothing_matches() -> None:
         build_plan("mine", SAMPLES, CaptureConfig(modalities=("audio",)))
     with pytest.raises(SampleError, match="got none"):
         build_plan("mine", [], CaptureConfig())
+
+
+# ------------------------------------------------------------------------------------- hashes
+
+
+def painted(*colour: int, **more: Any) -> Image.Image:
+    image = Image.new("P", (56, 28), **more)
+    image.putpalette(bytes(colour) * 256)
+    return image
+
+
+def test_images_in_memory_that_are_seen_alike_or_not_hash_so() -> None:
+    red, blue = painted(255, 0, 0), painted(0, 0, 255)
+    assert content_sha(red) == content_sha(painted(255, 0, 0))
+    assert content_sha(red) != content_sha(blue)
+    clear = red.copy()
+    clear.info["transparency"] = 0
+    assert content_sha(clear) != content_sha(red)
+    noise = np.random.default_rng(0).integers(0, 256, (28, 56, 3), dtype=np.uint8)
+    flat = Image.fromarray(noise)
+    turned = flat.copy()
+    turned.getexif()[0x112] = 6
+    assert content_sha(turned) != content_sha(flat)
+    square = Image.new("L", (9, 9), 7)
+    assert content_sha(square) != content_sha(square.convert("RGB"))
+    damaged = Image.new("L", (9, 9))
+    damaged.info["exif"] = b"garbage"
+    assert content_sha(damaged) == ""  # nor can it be shown
+    plain = hashlib.sha256(b"RGB (56, 28) " + noise.tobytes()).hexdigest()
+    assert content_sha(flat) == plain  # as plans have it that were written before
 
 
 # ----------------------------------------------------------------------------------- batches

@@ -21,7 +21,7 @@ from geomkit import capture, checkpoints, worker
 from geomkit.architectures import skeleton
 from geomkit.capture import CaptureConfig, Job, capture_run, preflight
 from geomkit.checkpoints import CheckpointSpec, load_checkpoint
-from geomkit.errors import CaptureError, MemoryFull, SampleError, StoreError
+from geomkit.errors import CaptureError, MemoryFull, SampleError, StoreError, UsageError
 from geomkit.store import Run
 from geomkit.training import merging
 from geomkit.types import Sample
@@ -252,6 +252,29 @@ def test_an_image_that_only_looks_large_does_not_lift_the_budget(tmp_path: Path)
     assert look.plan.batches[0][0] == 0
     for batch, longest in zip(look.plan.batches, look.tokens, strict=True):
         assert len(batch) == 1 or 0 < len(batch) * longest <= 150
+
+
+def test_token_states_that_no_file_takes_are_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = [spec("c", saved("qwen2_5_vl"))]
+    asked = config(tokens=True, shard_batches=2, modalities=("text", "image"))
+    look = preflight(one, scenes(6), asked)
+    run = capture_run(one, scenes(6), tmp_path / "run", asked)
+    sizes = [path.stat().st_size for path in run.path.glob("c/tokens-*.h5")]
+    limit = look.largest_token_file("c")
+    assert look.token_bytes("c") / 2 <= limit < look.token_bytes("c")
+    assert 0.5 < max(sizes) / limit < 1.5  # near the bytes of the file itself
+    monkeypatch.setattr(capture, "MAX_FILE_BYTES", limit)
+    preflight(one, scenes(6), asked)
+    monkeypatch.setattr(capture, "MAX_FILE_BYTES", limit - 1)
+    told = rf"at most {limit - 1:,} bytes.* up to {limit:,} of 'c': .* --shard-batches \(now 2"
+    monkeypatch.setattr(worker, "load_checkpoints", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UsageError, match=told):
+        capture_run(one, scenes(6), tmp_path / "no", asked)
+    assert not (tmp_path / "no").exists()
+    preflight(one, scenes(6), replace(asked, shard_batches=1))
+    preflight(one, scenes(6), replace(asked, tokens=False))
 
 
 def test_no_checkpoint_is_an_error() -> None:
