@@ -240,12 +240,15 @@ def pack(
 def verify(run: RunPath = None, as_json: Json = False) -> None:
     """Recompute every hash of a run; exit code 1 when something is not what its receipt says.
 
+    What is damaged or missing goes to stdout; a path without any run is a mistake (exit code 3).
+
     Example: geomkit verify geomkit-run
     """
     from geomkit import stages
-    from geomkit.store import verify_run
+    from geomkit.store import check_run, verify_run
 
     path = stages.locate(run)
+    check_run(path)
     problems = verify_run(path)
     if as_json:
         out.print_json(json.dumps({"run": str(path), "problems": problems}))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from geomkit.sites import described
 from geomkit.summary import size
 from geomkit.types import CheckpointRecord
+from geomkit.words import counted
 
 if TYPE_CHECKING:
     from geomkit.store import CheckpointOverview, Overview
@@ -21,7 +23,8 @@ def run_lines(run: Overview) -> Iterator[str]:
     rows = ", ".join(f"{n} {modality}" for modality, n in run.rows.items())
     yield f"plan {run.plan_hash[:12]}  data {run.dataset}  rows {rows}"
     yield (
-        f"{run.batches} batches  poolings {', '.join(run.poolings)} as {run.store_dtype}  "
+        f"{counted(run.batches, 'batch', 'batches')}  "
+        f"poolings {', '.join(run.poolings)} as {run.store_dtype}  "
         f"{size(run.bytes)} in a {'packed file' if run.form == 'packed' else 'folder'}"
     )
     for checkpoint in run.checkpoints:
@@ -43,15 +46,15 @@ def _checkpoint_lines(held: CheckpointOverview) -> Iterator[str]:
         f"{r.towers_sha[:12]}{adapter}{merged}"
     )
     tokens = "  every token kept" if held.tokens else ""
-    yield (
-        f"  {r.dtype}, {r.attention}  {len(r.sites)} sites ({r.sites[0]} to {r.sites[-1]}) x "
-        f"{r.dim}{tokens}"
-    )
+    sites = f"{counted(len(r.sites), 'site')} ({described(r.sites)})"
+    yield f"  {r.dtype}, {r.attention}  {sites} x {r.dim}{tokens}"
     yield f"  gate: {gate_words(r)}"
+    yield from _damage(held.problems)
     for modality, rows in held.rows.items():
         absent = f", {rows.missing} not captured yet" if rows.missing else ""
         failed = f", {rows.not_ok} not ok" if rows.not_ok else ""
-        yield f"  {modality}: {rows.ok} ok{failed}{absent}"
+        lost = f", {rows.damaged} in damaged files" if rows.damaged else ""
+        yield f"  {modality}: {rows.ok} ok{failed}{lost}{absent}"
     yield from _counted(held.reasons, "reasons")
     if held.remarks:
         yield "  of the rows that are ok:"
@@ -60,11 +63,16 @@ def _checkpoint_lines(held: CheckpointOverview) -> Iterator[str]:
         yield f"  event: {event}" + (f" ({count} times)" if count > 1 else "")
     if held.shards_done < held.shards:
         yield (
-            f"  incomplete: {held.shards_done} of {held.shards} shards; run the same `geomkit "
-            "capture` again, it continues where it stopped"
+            f"  incomplete: {held.shards_done} of {counted(held.shards, 'shard')}; run the same "
+            "`geomkit capture` again, it continues where it stopped"
         )
-    if held.problem:
-        yield f"  damaged: {held.problem}; see `geomkit verify`"
+
+
+def _damage(problems: Sequence[str]) -> Iterator[str]:
+    for problem in problems[:FEW]:
+        yield f"  damaged: {problem}"
+    if len(problems) > FEW:
+        yield f"  damaged: {len(problems) - FEW} more, see `geomkit verify`"
 
 
 def _counted(notes: Mapping[str, int], what: str) -> Iterator[str]:

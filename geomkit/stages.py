@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import CheckpointError
-from geomkit.store import Run, latest_run, open_run
+from geomkit.store import Run, check_place, latest_run, open_run
 from geomkit.types import Analysis, Sample
 
 if TYPE_CHECKING:
     from geomkit.capture import Preflight
-    from geomkit.checkpoints import CheckpointSpec
     from geomkit.engines import Engine
+    from geomkit.places import CheckpointSpec
     from geomkit.plans import CaptureConfig
     from geomkit.progress import Progress
     from geomkit.training import MergeRecord, TrainingRecord
@@ -74,33 +74,37 @@ def capture(
     checkpoints: Sequence[str], data: str, out: Path, report: Progress, **given: Any
 ) -> Run:
     """Capture checkpoints over samples; previews are kept for the sandbox, whose media are made."""
-    from geomkit.capture import capture_run
-
     engine = _engine(given)
+    check_place(out)
     specs, samples, config, dataset = _asked(checkpoints, data, given)
+    from geomkit.capture import capture_run  # torch, only once nothing cheap is wrong
+
     return capture_run(specs, samples, out, config, dataset=dataset, progress=report, engine=engine)
 
 
 def preflight(checkpoints: Sequence[str], data: str, report: Progress, **given: Any) -> Preflight:
     """What `capture` would do: its plan and its sizes, without loading weights."""
-    from geomkit.capture import preflight as look_ahead
-
     _engine(given)  # a wrong name is told now
     specs, samples, config, dataset = _asked(checkpoints, data, given)
+    from geomkit.capture import preflight as look_ahead
+
     return look_ahead(specs, samples, config, dataset=dataset, progress=report)
 
 
 def _asked(
     checkpoints: Sequence[str], data: str, given: dict[str, Any]
 ) -> tuple[tuple[CheckpointSpec, ...], tuple[Sample, ...], CaptureConfig, str]:
-    from geomkit.checkpoints import CheckpointSpec
+    """Everything that was asked for; options before data, and nothing here needs torch."""
     from geomkit.data.samples import DataConfig, load_samples
+    from geomkit.places import CheckpointSpec
     from geomkit.plans import CaptureConfig
 
-    dataset, samples = load_samples(data, DataConfig(**_taken(DataConfig, given)))
+    chosen = DataConfig(**_taken(DataConfig, given))
     given.setdefault("previews", data.partition(":")[0] == SANDBOX)
+    config = CaptureConfig(**given)
     specs = tuple(CheckpointSpec.parse(name) for name in checkpoints)
-    return specs, samples, CaptureConfig(**given), dataset
+    dataset, samples = load_samples(data, chosen)
+    return specs, samples, config, dataset
 
 
 def _engine(given: dict[str, Any]) -> Engine:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from geomkit.sites import described
 from geomkit.types import Analysis, Difference, Measurement, Plan, Status
+from geomkit.words import counted, lacking
 
 if TYPE_CHECKING:
     from geomkit.capture import Preflight
     from geomkit.training import MergeRecord, TrainingRecord
 
 SITE = "final_norm"
-FEW = 8  # numbers that are listed before "..."
 HEADLINES = ("mean_cosine", "uniformity", "effective_rank", "retrieval_r1", "generative_loss")
 MARK: Mapping[Status, tuple[str, str]] = {
     "PASS": ("✓ PASS", "green"),
@@ -137,11 +138,10 @@ def mastery_table(mastery: Mapping[str, Any]) -> Table:
 
 def missing_lines(missing: Mapping[str, Sequence[int]], shards: int) -> Iterator[str]:
     """What a run still lacks after one slice of it, and how to have it; nothing when complete."""
-    lacking = {name: numbers for name, numbers in missing.items() if numbers}
-    for name, numbers in lacking.items():
-        some = ", ".join(map(str, numbers[:FEW])) + ", ..." * (len(numbers) > FEW)
-        yield f"{name} lacks {len(numbers)} of {shards} shards: {some}"
-    if lacking:
+    for name, numbers in missing.items():
+        if numbers:
+            yield lacking(name, numbers, shards)
+    if any(missing.values()):
         yield (
             "not complete yet: run the other slices, or the same command without --shard, which"
             " captures what is missing"
@@ -211,7 +211,7 @@ def preflight_lines(ahead: Preflight) -> Iterator[str]:
     facts = preflight_facts(ahead)
     rows = ", ".join(f"{n} {modality}" for modality, n in facts["rows"].items())
     yield f"data       {facts['dataset']}: {rows}"
-    made = f"{facts['batches']} batches, {facts['shards']} shards"
+    made = f"{counted(facts['batches'], 'batch', 'batches')}, {counted(facts['shards'], 'shard')}"
     yield f"plan       {facts['plan_hash'][:12]}: {made}"
     yield (
         f"tokens     {facts['padded_tokens']:,} with padding; longest row"
@@ -221,8 +221,8 @@ def preflight_lines(ahead: Preflight) -> Iterator[str]:
         yield f"prompt     {modality}: {prompt!r}"
     for name, one in facts["checkpoints"].items():
         yield (
-            f"{name:<10} {one['parameters']:,} parameters, {len(one['sites'])} sites of"
-            f" {one['dim']}, {size(one['pooled_bytes'])} pooled"
+            f"{name:<10} {one['parameters']:,} parameters, {counted(len(one['sites']), 'site')}"
+            f" ({described(one['sites'])}) of {one['dim']}, {size(one['pooled_bytes'])} pooled"
             f" ({size(one['token_bytes'])} at most with --tokens)"
         )
     yield "nothing was loaded or written (--dry-run)"

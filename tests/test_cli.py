@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from PIL import Image
 
 from geomkit import cli
-from geomkit.store import open_run
-from tests import tiny_models
+from geomkit.store import create_run, open_run, pack_run
+from tests import small_run, tiny_models
 
 
 @pytest.fixture
@@ -142,6 +143,79 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(  # type: ignore[no-untyped-
     assert sentence in err
     assert out == ""
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "sentence"),
+    [
+        (("--limit", "-3"), 2, "limit (--limit) of at least 0, got -3"),
+        (("--batch-size", "0"), 2, "batch_size (--batch-size) of at least 1, got 0"),
+        (("--store-dtype", "int8"), 2, "store_dtype (--store-dtype) (float32, bfloat16)"),
+        (("--sites", "every:0"), 2, "every:N with N of at least 1, got 'every:0'"),
+        (("--sites", "norm"), 2, "Expected sites as embed, block_04"),
+        (("--engine", "rya"), 2, "Expected an engine (inline, ray), got 'rya'"),
+        (("--shard", "foo"), 2, "Expected --shard i/n"),
+        (("--data", "nope.jsonl"), 3, "nope.jsonl"),
+        (("--out", "my.csv"), 3, "my.csv is a file, and a run is a folder; choose another folder"),
+        (("--out", "my.csv/run"), 3, "my.csv is a file"),
+    ],
+)
+def test_a_cheap_mistake_is_told_before_torch_is_there(
+    tmp_path: Path, option: tuple[str, str], code: int, sentence: str
+) -> None:
+    (tmp_path / "my.csv").write_text("id,text\n")
+    program = (
+        "import sys; from geomkit import cli\n"
+        f"sys.argv = ['geomkit', 'capture', '--ckpt', 'base', *{option!r}]\n"
+        "try:\n    cli.main()\n"
+        "finally:\n    print({'torch', 'transformers'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert done.stdout.strip() == "set()"
+    assert [p.name for p in tmp_path.iterdir()] == ["my.csv"]
+
+
+def test_verify_tells_a_wrong_path_from_damage(  # type: ignore[no-untyped-def]
+    geomkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.h5").write_text("no run")
+    for path in ("nowhere", "empty", "file.h5"):
+        code, out, err = geomkit("verify", path)
+        assert (code, out) == (3, ""), path
+        assert f"error: {path} is no run" in err
+    run = small_run.fill(create_run(tmp_path / "run", small_run.plan()))
+    packed = pack_run(run, tmp_path / "run.h5")
+    for path in (run.path, packed):
+        assert geomkit("verify", str(path))[0] == 0
+    packed.write_bytes(packed.read_bytes()[:-100])
+    (run.path / "base" / "shard-00001.h5").write_bytes(b"")
+    for path in (run.path, packed):
+        code, out, err = geomkit("verify", str(path))
+        assert (code, err, len(out.splitlines())) == (1, "", 1)
+    (run.path / "plan.json").unlink()
+    assert geomkit("verify", str(run.path))[0] == 1  # the rest of a run is there
+
+
+def test_verify_says_what_an_interrupted_run_lacks_in_one_line(geomkit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = create_run(tmp_path / "run", small_run.plan(samples=18))
+    run.write_checkpoint(small_run.record())
+    for number in (0, 2, 4, 6, 8):
+        run.write_shard("base", number, small_run.shard_rows(run, number), small_run.SITES)
+    code, out, _ = geomkit("verify", str(run.path))
+    assert code == 1
+    assert out == (
+        f"base lacks {run.shard_count() - 5} of {run.shard_count()} shards:"
+        " 1, 3, 5, 7, 9, 10, 11; run the same capture again, it continues where it stopped\n"
+    )
+    assert "base lacks" in geomkit("verify", str(run.path), "--json")[1]
 
 
 def test_the_thread_on_the_sandbox(  # type: ignore[no-untyped-def]

@@ -98,7 +98,7 @@ Reading without geomkit
 
 from __future__ import annotations
 
-from geomkit.store.folder import create_run, latest_run, open_run
+from geomkit.store.folder import check_place, check_run, create_run, latest_run, open_run
 from geomkit.store.overview import CheckpointOverview, Overview, overview
 from geomkit.store.pack import pack_run
 from geomkit.store.run import Run
@@ -114,6 +114,8 @@ __all__ = [
     "Run",
     "ShardRows",
     "TokenRows",
+    "check_place",
+    "check_run",
     "create_run",
     "latest_run",
     "open_run",

@@ -8,7 +8,7 @@ from pathlib import Path
 from geomkit.errors import StoreError
 from geomkit.store import files, records
 from geomkit.store.names import check_plan
-from geomkit.store.packed import PackedRun, content_remembered, is_packed
+from geomkit.store.packed import PackedRun, begins_packed, content_remembered, is_packed
 from geomkit.store.run import Run
 from geomkit.store.unlike import unlike
 from geomkit.types import Plan
@@ -25,6 +25,7 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
     """
     path = Path(path)
     check_plan(plan)
+    check_place(path)
     files.make_folder(path)
     with files.write_lock(path):
         files.sweep(path)
@@ -48,6 +49,32 @@ def create_run(path: Path, plan: Plan, *, force: bool = False) -> Run:
             )
         files.write_atomic(path / "plan.json", plan.to_json().encode())
     return Run(path, plan, plan.hash)  # not read again: a plan of many rows is held once
+
+
+def check_place(path: Path) -> None:
+    """Raise StoreError where a file stands in the way of a run folder; nothing is made."""
+    for place in (path, *path.parents):
+        if place.exists():
+            break
+    if not place.is_dir():
+        raise StoreError(f"{place} is a file, and a run is a folder; choose another folder (--out)")
+
+
+def check_run(path: Path) -> None:
+    """Raise StoreError where nothing of a run is, not even of a damaged one."""
+    folder = ("plan.json", "*/checkpoint.json", "*/shard-*.json")
+    if any(next(path.glob(name), None) for name in folder):
+        return
+    if not (path.is_file() and (is_packed(path) or begins_packed(path))):
+        raise StoreError(none_at(path))
+
+
+def none_at(path: Path) -> str:
+    """That there is no run, in a sentence."""
+    return (
+        f"{path} is no run: no folder with a plan.json, and no packed run; make one with "
+        "`geomkit capture`"
+    )
 
 
 def _clear(path: Path) -> None:
@@ -75,10 +102,7 @@ def open_run(path: Path) -> Run:
         content = content_remembered(path)
         return PackedRun(path, content.plan, content.plan_hash)
     if not files.exists(path / "plan.json"):
-        raise StoreError(
-            f"{path} is no run: no folder with a plan.json, and no packed run; make one with "
-            "`geomkit capture`"
-        )
+        raise StoreError(none_at(path))
     plan = records.from_json(Plan, path / "plan.json")
     check_plan(plan)
     return Run(path, plan, plan.hash)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Rows:
     ok: int
     not_ok: int
     missing: int  # planned and not captured yet
+    damaged: int = 0  # captured, in files that are not what they should be
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class CheckpointOverview:
     remarks: Mapping[str, int]  # what a reader must know of rows that are: what was cut
     events: tuple[str, ...]
     tokens: bool  # every token's state is there too
-    problem: str  # what is damaged; empty when nothing is
+    problems: tuple[str, ...]  # what is damaged, a sentence a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +83,31 @@ def _checkpoint(run: Run, record: CheckpointRecord, planned: Counter[str]) -> Ch
     remarks: Counter[str] = Counter()
     events: tuple[str, ...] = ()
     kept: list[bool] = []
-    problem = ""
-    try:
-        receipts = run.receipts(record.name)
+    problems: list[str] = []
+    absent: Counter[str] = Counter(
+        run.plan.rows[index].modality
+        for number in run.missing(record.name)
+        for index in run.shard_rows(number)
+    )
+    with contextlib.suppress(StoreError):  # a damaged receipt is named with its shard, below
+        kept = [receipt.tokens is not None for receipt in run.receipts(record.name)]
         events = run.events(record.name)
-        kept = [receipt.tokens is not None for receipt in receipts]
+    try:
         for part in run.parts_there(record.name):
+            if isinstance(part, StoreError):
+                problems.append(str(part))
+                continue
             _count(part, good, bad)
             for ok, note in zip(part.table.ok, part.table.notes, strict=True):
                 (remarks if ok else reasons).update([note] * bool(note))
     except StoreError as error:
-        problem = str(error)
+        problems.append(str(error))
     return CheckpointOverview(
         record=record,
         shards_done=run.shard_count() - len(run.missing(record.name)),
         shards=run.shard_count(),
         rows={
-            m: Rows(good[m], bad[m], planned[m] - good[m] - bad[m])
+            m: Rows(good[m], bad[m], absent[m], planned[m] - good[m] - bad[m] - absent[m])
             for m in MODALITIES
             if planned[m]
         },
@@ -105,7 +115,7 @@ def _checkpoint(run: Run, record: CheckpointRecord, planned: Counter[str]) -> Ch
         remarks=_commonest(remarks),
         events=events,
         tokens=bool(kept) and all(kept),
-        problem=problem,
+        problems=tuple(problems),
     )
 
 

@@ -37,6 +37,7 @@ from geomkit.types import CheckpointRecord, Plan
 FORMAT = "geomkit-run"
 VERSION = 1
 MAX_CHECKPOINTS = 1000
+BEGINNING = 4096  # bytes that the attributes of a packed run are in
 _BLOBS = frozenset({"record", "receipts"})
 
 
@@ -83,6 +84,15 @@ def is_packed(path: Path) -> bool:
     try:
         with door.open_file(path) as stream:
             return has_seal(stream)
+    except StoreError:
+        return False
+
+
+def begins_packed(path: Path) -> bool:
+    """True when a regular file at `path` begins like a packed run, whatever became of its end."""
+    try:
+        with door.open_file(path) as stream:
+            return FORMAT.encode() in stream.read(BEGINNING)
     except StoreError:
         return False
 
@@ -210,7 +220,7 @@ class PackedRun(Run):
         held = self._held(checkpoint)
         return 0 <= number < self.shard_count() and (held.tokens is not None or not tokens)
 
-    def parts_there(self, checkpoint: str) -> Iterator[Part]:
+    def parts_there(self, checkpoint: str) -> Iterator[Part | StoreError]:
         """The one part of a checkpoint."""
         return self.parts(checkpoint)
 

@@ -29,6 +29,7 @@ from geomkit.store.receipts import (
 from geomkit.store.shard import ShardRows
 from geomkit.store.tokens import TokenRows
 from geomkit.types import Analysis, CheckpointRecord
+from geomkit.words import lacking
 
 PREVIEWS = {"image": ".webp", "video": ".video.webp", "audio": ".wav"}
 """Modality -> what the name of its previews ends in."""
@@ -235,8 +236,14 @@ class Run(Reading):
             self._token_part(part, receipt.tokens, number).check(part.table.ok)
 
     def problems(self, checkpoint: str) -> Iterator[str]:
-        """What is wrong with the shards of a checkpoint, a sentence each; every byte is read."""
-        for number in range(self.shard_count()):
+        """What is wrong with the shards of a checkpoint, in sentences; every byte is read.
+
+        Those that are not captured yet are one sentence, those that are damaged are one each.
+        """
+        if absent := self.missing(checkpoint):
+            lacks = lacking(checkpoint, absent, self.shard_count())
+            yield f"{lacks}; run the same capture again, it continues where it stopped"
+        for number in sorted({*range(self.shard_count())} - {*absent}):
             try:
                 self.check_shard(checkpoint, number)
             except StoreError as error:
@@ -275,12 +282,15 @@ class Run(Reading):
             path, receipt, claims = self._expected(record, number)
             yield Part(table_remembered(path, receipt, claims), path)
 
-    def parts_there(self, checkpoint: str) -> Iterator[Part]:
-        """The checked shards that have a receipt. Raises StoreError where one is damaged."""
+    def parts_there(self, checkpoint: str) -> Iterator[Part | StoreError]:
+        """The shards that have a receipt: each checked, or what is wrong with it."""
         record, absent = self.checkpoint(checkpoint), set(self.missing(checkpoint))
         for number in sorted(set(range(self.shard_count())) - absent):
-            path, receipt, claims = self._expected(record, number)
-            yield Part(table_remembered(path, receipt, claims), path)
+            try:
+                path, receipt, claims = self._expected(record, number)
+                yield Part(table_remembered(path, receipt, claims), path)
+            except StoreError as error:
+                yield error
 
     def token_part(self, checkpoint: str, index: int) -> TokenPart:
         """The token states that hold row `index` of the plan. Raises StoreError if none do."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from geomkit.errors import StoreError
-from geomkit.store import create_run, open_run, verify_run
+from geomkit.store import create_run, files, open_run, verify_run
 from tests.small_run import SITES, fill, plan, record, shard_rows
 
 WRITER = """
@@ -141,4 +141,7 @@ def test_an_interrupt_leaves_no_temporary(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="could not be created"):
-        create_run(tmp_path / "file" / "run", plan(samples=3))
+        files.make_folder(tmp_path / "file" / "media")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(StoreError, match="file is a file, .* choose another folder"):
+            create_run(path, plan(samples=3))

@@ -58,14 +58,50 @@ def test_the_gate_in_words(gate: dict[str, bool], words: str, enforced: float | 
     assert glance.gate_words(record(gate=checks)) == words + off
 
 
-def test_damage_is_named_and_does_not_hide_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("kind", ["short", "changed", "gone", "receipt"])
+def test_damage_is_named_and_does_not_hide_the_rest(tmp_path: Path, number: int, kind: str) -> None:
     run = fill(create_run(tmp_path / "run", plan()))
-    path = run.path / "base" / "shard-00003.h5"
-    path.write_bytes(path.read_bytes()[:-1])
+    path = run.path / "base" / f"shard-{number:05d}.h5"
+    data = path.read_bytes()
+    if kind == "gone":
+        path.unlink()
+    elif kind == "receipt":
+        path.with_suffix(".json").write_text("{}")
+    else:
+        path.write_bytes(data[:-1] if kind == "short" else data[:-1] + bytes([data[-1] ^ 1]))
+    (held,) = overview(open_run(run.path)).checkpoints
+    hurt, whole = ("text", "image") if number < 2 else ("image", "text")
+    assert held.rows == {hurt: Rows(3, 0, 0, 3), whole: Rows(6, 0, 0)}
+    assert len(held.problems) == 1
     text = said(run.path)
-    assert "damaged: " in text
-    assert "not what its receipt says" in text
-    assert "text: 6 ok" in text
+    assert text.count("damaged: ") == 1
+    assert path.stem in text
+    assert f"{hurt}: 3 ok, 3 in damaged files" in text
+    assert f"{whole}: 6 ok" in text
+    assert "not captured yet" not in text
+
+
+def test_every_damaged_file_is_named_beside_what_is_missing(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", plan())
+    run.write_checkpoint(record())
+    for number in (0, 2, 3):
+        run.write_shard("base", number, shard_rows(run, number), SITES)
+    for number in (0, 3):
+        path = run.path / "base" / f"shard-{number:05d}.h5"
+        path.write_bytes(path.read_bytes()[:-1])
+    text = said(run.path)
+    assert [f"shard-{number:05d}.h5" in text for number in range(4)] == [True, False, False, True]
+    assert text.count("damaged: ") == 2
+    assert "text: 0 ok, 3 in damaged files, 3 not captured yet" in text
+    assert "image: 3 ok, 3 in damaged files" in text
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", plan(samples=1))
+    run.write_checkpoint(record(sites=("final_norm",)))
+    assert "1 site (final_norm) x" in said(run.path)
+    assert "1 sites" not in said(run.path)
 
 
 def test_a_packed_run_says_what_its_folder_says(tmp_path: Path) -> None:
