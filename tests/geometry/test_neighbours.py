@@ -64,9 +64,9 @@ def test_null_is_exact_over_all_pairings(k, ties):
 def test_null_of_pair_s(pair_s):
     rng = np.random.default_rng(0)
     x, y = (side[:120] for side in pair_s)
-    values = [mutual_knn(x, y[rng.permutation(120)]) for _ in range(300)]
+    values = [mutual_knn(x, y[rng.permutation(120)]) for _ in range(100)]
     null = mutual_knn_null(x, y)
-    assert null.sd == pytest.approx(np.std(values), rel=0.15)
+    assert null.sd == pytest.approx(np.std(values), rel=0.2)
     assert mutual_knn(x, y) > null.mean + 10 * null.sd
     with pytest.raises(UsageError, match="paired rows"):
         mutual_knn_null(x, y[:-1])
