@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
 import pytest
 
+from geomkit import lanes
 from geomkit.lanes import AHEAD, BEHIND, ahead, writing
 
 
@@ -51,6 +53,28 @@ def test_a_reader_that_nobody_asks_any_more_stops() -> None:
         next(items)
     assert len(read) <= AHEAD + 2
     assert not any(t.name.startswith("geomkit-reader") for t in threading.enumerate())
+
+
+def test_what_was_not_begun_is_not_read_once_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    closing_down = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *args: Any, **more: Any) -> None:
+            closing_down.set()
+            super().shutdown(*args, **more)
+
+    def one(item: int) -> int:
+        read.append(item)
+        if item == 1:
+            closing_down.wait()
+        return item
+
+    monkeypatch.setattr(lanes, "ThreadPoolExecutor", Pool)
+    with closing(ahead(one, range(9))) as items:
+        assert next(items) == 0
+    assert AHEAD == 2  # so that 2 was waiting behind 1
+    assert 2 not in read
 
 
 def test_writes_happen_in_order_and_are_done_when_the_block_is_left() -> None:

@@ -45,6 +45,11 @@ def test_both_accumulate_in_float32_and_keep_no_view() -> None:
     assert exact.untyped_storage().nbytes() == exact.numel() * 4
 
 
+def test_the_sum_of_a_mean_is_not_rounded_to_the_states_precision() -> None:
+    ones = torch.ones(1, 257, 3, dtype=torch.bfloat16)  # bfloat16 has 256 and 258
+    assert torch.equal(mean(ones, torch.ones(1, 257)), torch.ones(1, 3))
+
+
 def test_a_row_of_padding_only_is_refused() -> None:
     mask = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]])
     with pytest.raises(CaptureError, match="at least one real token in every row"):

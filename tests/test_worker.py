@@ -5,6 +5,7 @@ What a full device does is planted: the models here are tiny.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -99,6 +100,21 @@ def test_a_batch_that_does_not_fit_is_shown_in_halves_to_all(
         assert any("out of memory" in event for event in run.events(name))
         assert not whole.events(name)
     run.check_pairing()
+
+
+def test_an_event_stands_with_the_shard_it_happened_in(
+    tmp_path: Path, room_for: Callable[[int, str], list[int]]
+) -> None:
+    room_for(3, "c")
+    asked = config(modalities=("text",), shard_batches=1)  # four rows, then one
+    one = [spec("c", saved("qwen2_5_vl"))]
+    run = capture_run(one, scenes(5), tmp_path / "run", asked)
+    first = run.plan.batches[0][0]
+    assert run.events("c") == (
+        f"out of memory: the batch from row {first} on was shown as 2 + 2 rows",
+    )
+    receipts = [json.loads(p.read_text()) for p in sorted(run.path.glob("c/shard-*.json"))]
+    assert [len(receipt.get("events", ())) for receipt in receipts] == [1, 0]
 
 
 def test_one_row_that_does_not_fit_is_an_error_that_says_so(
@@ -212,6 +228,16 @@ def test_a_gate_that_is_off_is_recorded(tmp_path: Path) -> None:
     off = capture_run(one, scenes(2), tmp_path / "off", config(gate=False))
     assert on.checkpoint("c").gate["enforced"]["value"] == 1.0
     assert off.checkpoint("c").gate["enforced"]["value"] == 0.0
+
+
+def test_the_gate_looks_on_where_the_first_batch_cannot_be_shown(tmp_path: Path) -> None:
+    thin = Sample(id="thin", image=Image.new("RGB", (1, 20_000)))  # refused for its shape
+    asked = config(batch_size=1, modalities=("text", "image"))
+    run = capture_run([spec("c", saved("qwen2_5_vl"))], [thin, *scenes(2)], tmp_path / "r", asked)
+    assert [row["id"] for row in run.skipped()] == ["thin"]
+    first = next(b for b in run.plan.batches if run.plan.rows[b[0]].modality == "image")
+    assert run.plan.rows[first[0]].id == "thin"
+    assert {"text.finite", "image.finite"} <= set(run.checkpoint("c").gate)
 
 
 # ------------------------------------------------------------------------------------ look ahead
