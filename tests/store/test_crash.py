@@ -143,5 +143,5 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="could not be created"):
         files.make_folder(tmp_path / "file" / "media")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(StoreError, match="file is a file, .* choose another folder"):
+        with pytest.raises(StoreError, match=r"file is a file, .* choose another folder"):
             create_run(path, plan(samples=3))
