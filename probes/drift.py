@@ -108,7 +108,7 @@ def _measured(
     shared = _told(lambda: overlap(x, y, clusters), (0.0, 1.0))
     value, span, chance, note = shared
     angle = None if span is None else Interval(
-        _degrees(span.high), _degrees(span.low), span.level, span.method
+        _degrees(span.high), _degrees(span.low), span.level, span.method, span.groups
     )  # fmt: skip
     ends = (None if number is None else _degrees(number) for number in (value, chance))
     turned = next(ends), angle, next(ends), note

@@ -30,7 +30,7 @@ def fraction(above: Estimate, below: Estimate, level: float = 0.95) -> tuple[flo
         )
     low, high = _fieller(above, below, half)
     method = f"Fieller, {len(below.shares)} groups"
-    return above.value / below.value, Interval(low, high, level, method)
+    return above.value / below.value, Interval(low, high, level, method, len(below.shares))
 
 
 def _fieller(above: Estimate, below: Estimate, half: float) -> tuple[float, float]:

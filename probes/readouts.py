@@ -29,7 +29,7 @@ Readout = Literal["multinomial", "ridge"]
 Classifier: TypeAlias = "LogisticRegression | RidgeClassifier"
 
 PENALTIES: Mapping[Readout, tuple[float, ...]] = {
-    "multinomial": (1000.0, 100.0, 10.0, 1.0),
+    "multinomial": (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01),
     "ridge": tuple(10.0**k for k in range(6, -3, -1)),
 }
 """Tried when none is given, strongest first: of |w|^2, against the summed loss of all rows."""
