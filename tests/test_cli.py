@@ -187,10 +187,10 @@ def test_verify_tells_a_wrong_path_from_damage(  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.h5").write_text("no run")
-    for path in ("nowhere", "empty", "file.h5"):
-        code, out, err = geomkit("verify", path)
-        assert (code, out) == (3, ""), path
-        assert f"error: {path} is no run" in err
+    for name in ("nowhere", "empty", "file.h5"):
+        code, out, err = geomkit("verify", name)
+        assert (code, out) == (3, ""), name
+        assert f"error: {name} is no run" in err
     run = small_run.fill(create_run(tmp_path / "run", small_run.plan()))
     packed = pack_run(run, tmp_path / "run.h5")
     for path in (run.path, packed):
