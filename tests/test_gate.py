@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomkit import gate
+from geomkit import forward, gate, hooks
 from geomkit.batches import Batch, Reader
 from geomkit.capture import CaptureConfig
 from geomkit.checkpoints import Checkpoint, load_checkpoint
@@ -44,7 +44,7 @@ def test_all_is_well(ready: Ready) -> None:
 def test_hidden_states_that_are_a_little_other_do_not_pass(
     ready: Ready, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = gate.stream
+    stream = hooks.stream
 
     def off(*args: Any) -> torch.Tensor:
         return stream(*args) + 1e-4
@@ -63,7 +63,7 @@ def test_a_row_that_its_neighbours_move_is_seen_at_either_end(
     batch = ready[2]
     order = sorted(batch.shown, key=lambda index: batch.n_tokens[index])
     assert batch.n_tokens[order[0]] < batch.n_tokens[order[-1]]
-    place, states = list(batch.shown).index(order[end]), gate.states
+    place, states = list(batch.shown).index(order[end]), forward.states
 
     def moved(one: Checkpoint, inputs: Mapping[str, Any], *rest: Sequence[Any]) -> Any:
         found = {name: np.array(table) for name, table in states(one, inputs, *rest).items()}
