@@ -280,7 +280,7 @@ class Worker:
             sites,
             events=events,
             tokens=tokens,
-            made_by=self.records[checkpoint.name],
+            made_by=self.records.get(checkpoint.name),
         )
 
 
