@@ -62,6 +62,8 @@ def check_place(path: Path) -> None:
 
 def check_run(path: Path) -> None:
     """Raise StoreError where nothing of a run is, not even of a damaged one."""
+    if not files.exists(path):  # in words also for a name that no file can have
+        raise StoreError(none_at(path))
     folder = ("plan.json", "*/checkpoint.json", "*/shard-*.json")
     if any(next(path.glob(name), None) for name in folder):
         return
