@@ -212,6 +212,7 @@ class Measurement:
     n: int
     reference: str = ""
     note: str = ""
+    chance_sd: float | None = None  # exact, under all pairings of the rows, where that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,7 @@ class Difference:
 
     `clear` is True when the interval excludes zero; `improved` says whether the sign is the
     better one (None when the metric has no better direction or the difference is not clear).
+    `band` is wider: it holds at all sites of this metric and modality at once.
     """
 
     metric: str
@@ -232,6 +234,7 @@ class Difference:
     better: Better
     n: int
     note: str = ""
+    band: Interval | None = None  # simultaneous over sites, by the max-statistic
 
     @property
     def clear(self) -> bool:
@@ -328,6 +331,28 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """How much of the trained modality's change an untrained one shows, in one metric at one site.
+
+    `ratio` is change in the untrained over change in the trained: 1 all of it, 0 none, below 0 the
+    other way. Its interval takes both changes as uncertain and knows the samples they share.
+    """
+
+    metric: str
+    before: str
+    after: str
+    site: str
+    trained: str
+    untrained: str
+    change_trained: float | None
+    change_untrained: float | None
+    ratio: float | None
+    interval: Interval | None
+    verdict: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """One line of the verdict table: did this metric improve in this modality?"""
 
@@ -358,6 +383,9 @@ class Analysis:
     probe_differences: tuple[Difference, ...]  # metric "probe:<attribute>", modality "text->image"
     skipped: tuple[Mapping[str, str], ...]  # id, modality, reason of rows that could not be read
     provenance: Mapping[str, Any]  # plan prompts, checkpoint records, versions, seed
+    transfers: tuple[Transfer, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    drifts: tuple[Drift, ...] = ()
 
     def find(self, metric: str, site: str, modality: str, checkpoint: str) -> Measurement:
         """The one measurement of that name.
