@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
@@ -38,6 +38,7 @@ from reports.mapping import Shown
 
 SCHEMA = "geomkit-report/1"
 SCRIPTS = ("page.js", "map.js")
+STYLES = ("style.css", "map.css")
 SKIPPED_SHOWN = 50
 POLICY = (
     "default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
@@ -223,11 +224,11 @@ class Report:
         data, plotly = payload.packed(self.data().encode()), payload.packed_plotly()
         page = (
             environment()
-            .from_string(asset("page.html"))
+            .get_template("page.html")
             .render(
                 **self.context(),
                 policy=POLICY.format(digest=digest),
-                style=own(asset("style.css")),
+                style=own("".join(map(asset, STYLES))),
                 script=own(script),
                 data=data,
                 plotly=plotly,
@@ -291,6 +292,7 @@ def own(markup: str) -> Markup:
 def environment() -> Environment:
     """Jinja2 with everything escaped; drawings and code made here are the only exceptions."""
     env = Environment(
+        loader=FunctionLoader(asset),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
