@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from geomkit.store.receipts import Claims, Receipt, check_finite
 from geomkit.store.records import checkpoint_hash, record_sha
 from geomkit.store.shard import ShardTable
 from geomkit.store.tokens import TokenTable
-from geomkit.types import Activations, CheckpointRecord, Modality, Plan
+from geomkit.types import MODALITIES, Activations, CheckpointRecord, Modality, Plan
 
 ENTRY_SCHEMA = "geomkit-checkpoint/1"
 BLOCK = 1 << 16  # tokens that are checked at a time
@@ -211,11 +211,27 @@ class Reading:
             StoreError: as `states`.
             ProvenanceMismatch: a row's token ids differ between two checkpoints.
         """
+        return self._shown(checkpoint, site, pooling, [modality])[modality]
+
+    def views(
+        self, checkpoint: str, site: str, pooling: str = "last"
+    ) -> dict[Modality, Activations]:
+        """As `activations`, of every modality of the plan in canonical order, from one reading."""
+        planned = {row.modality for row in self.plan.rows}
+        wanted = [modality for modality in MODALITIES if modality in planned]
+        return self._shown(checkpoint, site, pooling, wanted)
+
+    def _shown(
+        self, checkpoint: str, site: str, pooling: str, modalities: Sequence[Modality]
+    ) -> dict[Modality, Activations]:
         states, ok = self.states(checkpoint, site, pooling)
         paired = ok & self._paired()
-        rows = tuple(r for r in self.plan.rows if r.modality == modality and paired[r.index])
-        chosen = states[[row.index for row in rows]]
-        return Activations(checkpoint, site, pooling, modality, chosen, rows)
+        found = {}
+        for modality in modalities:
+            rows = tuple(r for r in self.plan.rows if r.modality == modality and paired[r.index])
+            chosen = states[[row.index for row in rows]]
+            found[modality] = Activations(checkpoint, site, pooling, modality, chosen, rows)
+        return found
 
     def _paired(self) -> NDArray[np.bool_]:
         """Rows that are ok in every complete checkpoint, shown the same tokens in each."""

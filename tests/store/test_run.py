@@ -15,6 +15,7 @@ from geomkit.errors import ProvenanceMismatch, StoreError
 from geomkit.store import FORMAT, VERSION, create_run, latest_run, open_run, verify_run
 from geomkit.store import files as store_files
 from tests.small_run import DIM, SITES, fill, plan, record, shard_rows, two_checkpoints
+from geomkit.types import MODALITIES
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -88,6 +89,10 @@ def test_activations_are_paired_over_checkpoints(tmp_path: Path) -> None:
     everything, _ = run.states("lco", "block_00")
     assert np.array_equal(after.states, everything[[1, 7, 9, 11]])
     assert np.isfinite(before.states).all()
+    views = run.views("lco", "block_00")
+    assert list(views) == sorted({r.modality for r in run.plan.rows}, key=MODALITIES.index)
+    assert views["image"].rows == after.rows
+    assert np.array_equal(views["image"].states, after.states)
 
 
 def test_an_incomplete_checkpoint_does_not_change_the_pairing(tmp_path: Path) -> None:
