@@ -14,8 +14,8 @@ import pytest
 from geomkit.errors import ProvenanceMismatch, StoreError
 from geomkit.store import FORMAT, VERSION, create_run, latest_run, open_run, verify_run
 from geomkit.store import files as store_files
-from tests.small_run import DIM, SITES, fill, plan, record, shard_rows, two_checkpoints
 from geomkit.types import MODALITIES
+from tests.small_run import DIM, SITES, fill, plan, record, shard_rows, two_checkpoints
 
 
 def tree(folder: Path) -> dict[str, bytes]:
