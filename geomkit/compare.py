@@ -122,23 +122,24 @@ def adjusted(differences: Iterable[Difference]) -> dict[Key, float]:
     """
     tests = [d for d in differences if d.metric in HEADLINE and d.site == SITE]
     families = [[d for d in tests if d.after == after] for after in {d.after: 0 for d in tests}]
-    return {k: p for family in families for k, p in _holm(family).items()}
+    return {k: p for family in families for k, p in corrected(family).items()}
 
 
 def _families(differences: Sequence[Difference]) -> dict[Key, float]:
     """Adjusted p of the headline tests and, in families of their own, of the generative losses."""
     losses = [d for d in differences if d.metric == "generative_loss"]
-    return adjusted(differences) | _holm(losses)
+    return adjusted(differences) | corrected(losses)
 
 
-def _holm(family: Sequence[Difference]) -> dict[Key, float]:
+def corrected(family: Sequence[Difference]) -> dict[Key, float]:
+    """Holm-adjusted p of one family of tests; without an interval there is none."""
     found = {key(d): p_value(d) for d in family}
     names = {" ".join(k): k for k in found}
     holm_p = holm({name: p for name, k in names.items() if (p := found[k]) is not None})
     return {names[name]: p for name, p in holm_p.items()}
 
 
-def _status(difference: Difference, p: Mapping[Key, float]) -> Status:
+def judged(difference: Difference, p: Mapping[Key, float]) -> Status:
     """PASS or FAIL for a change that stays clear in its family, WARN for none, NOT RUN without."""
     if difference.value is None or difference.interval is None:
         return "NOT RUN"
@@ -171,11 +172,11 @@ def _metric_verdicts(
             only = f"{WORDS[metric]} of {modality}: one checkpoint, nothing to compare."
             yield Verdict(metric, modality, role, "NOT RUN", only)
             continue
-        status = _status(change, p)
+        status = judged(change, p)
         sentence = _sentence(change, values, p)
         if metric in DISTANCES:
             spread = changes.get(("uniformity", _media(modality)))
-            status = _tempered(status, _status(spread, p) if spread else "NOT RUN")
+            status = _tempered(status, judged(spread, p) if spread else "NOT RUN")
             sentence += f" Read with {_sentence(spread, values, p)}" if spread else ""
         yield Verdict(metric, modality, role, status, sentence)
 
@@ -238,10 +239,10 @@ def _spoken_verdicts(
     """One verdict for each direction: which named attributes became easier or harder to read."""
     spoken = {f"probe:{r.attribute}" for r in probes if r.spoken}
     family = [d for d in differences if d.site == SITE and d.metric in spoken]
-    p = _holm(family)
+    p = corrected(family)
     for direction in dict.fromkeys(d.modality for d in family):
         tests = [d for d in family if d.modality == direction]
-        found = {d.metric.removeprefix("probe:"): _status(d, p) for d in tests}
+        found = {d.metric.removeprefix("probe:"): judged(d, p) for d in tests}
         better = [name for name, status in found.items() if status == "PASS"]
         worse = [name for name, status in found.items() if status == "FAIL"]
         status = joint(found.values())
@@ -259,14 +260,14 @@ def _control_verdicts(
     """Attributes that no caption names: what became readable, and what text should not know."""
     unspoken = {f"probe:{r.attribute}" for r in probes if not r.spoken}
     family = [d for d in differences if d.site == SITE and d.metric in unspoken]
-    p = _holm(family)
+    p = corrected(family)
     accuracy = {
         (f"probe:{r.attribute}", f"{r.train_on}->{r.test_on}", r.checkpoint): r
         for r in probes
         if r.site == SITE
     }
     for d in family:
-        status = _status(d, p)
+        status = judged(d, p)
         ends = [accuracy.get((d.metric, d.modality, c)) for c in (d.before, d.after)]
         from_to = " -> ".join(number(r.accuracy if r else None) for r in ends)
         name = f"{d.metric.removeprefix('probe:')} ({d.modality}), which no caption names"

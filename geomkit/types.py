@@ -336,6 +336,10 @@ class Transfer:
 
     `ratio` is change in the untrained over change in the trained: 1 all of it, 0 none, below 0 the
     other way. Its interval takes both changes as uncertain and knows the samples they share.
+    `closed_ratio` is the same of the shares of the way to the metric's reference that both went;
+    the verdict is made from it where there is one. `trained` is empty for what has no counterpart
+    in a trained modality (pairs, directions); then only the change is told. `p` is of no change in
+    the untrained modality, Holm-adjusted over all transfers of the same call.
     """
 
     metric: str
@@ -350,6 +354,11 @@ class Transfer:
     interval: Interval | None
     verdict: str
     note: str = ""
+    p: float | None = None
+    closed_trained: float | None = None
+    closed_untrained: float | None = None
+    closed_ratio: float | None = None
+    closed_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
