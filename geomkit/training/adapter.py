@@ -18,9 +18,10 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save
 from torch import nn
 
+from geomkit.architectures import decoder
 from geomkit.errors import TrainingError
 from geomkit.training.config import TrainConfig
-from geomkit.training.scope import target_pattern, tensor_bytes
+from geomkit.training.scope import target_names, target_pattern, tensor_bytes, unwrap
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -29,19 +30,31 @@ def adapt(model: nn.Module, config: TrainConfig) -> PeftModel:
     """`model` with fresh float32 LoRA branches in its decoder's blocks; the rest is frozen.
 
     Raises:
-        TrainingError: no layer of the configured names in the decoder.
+        TrainingError: no layer of the configured names in the decoder, or PEFT chose others.
     """
+    pattern = target_pattern(model, config.targets)
+    asked = target_names(model, pattern)
+    # In a mixture of experts PEFT turns a pattern into bare names, which towers have too, and takes
+    # the experts for more; whole paths it leaves alone.
+    experts = any(p.ndim > 2 for p in decoder(model)[1].parameters())
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=target_pattern(model, config.targets),
+        target_modules=list(asked) if experts else pattern,
         bias="none",
     )
     with warnings.catch_warnings():
         # peft reads a property of every model that transformers has renamed
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         adapted = cast("PeftModel", get_peft_model(model, lora))
+    got = {n for n, m in unwrap(adapted).named_modules() if hasattr(m, "lora_A")}
+    if got != set(asked):
+        odd = sorted(got ^ set(asked))
+        raise TrainingError(
+            f"Expected LoRA on {len(asked)} layers of the decoder, PEFT put it on {len(got)} (the "
+            f"first that differs is {odd[0]}): set targets to layers that are plain everywhere."
+        )
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             # Adam at these learning rates loses most updates in bfloat16.
@@ -55,6 +68,8 @@ def save_adapter(adapted: PeftModel, folder: Path, *, base: str) -> str:
     config = adapted.peft_config["default"]
     config.base_model_name_or_path = base
     config.inference_mode = True
+    if not isinstance(config.target_modules, str):
+        config.target_modules = sorted(config.target_modules)  # a set has no order
     # Not PeftModel.save_pretrained: that asks the hub whether the vocabulary changed.
     config.save_pretrained(str(folder))
     image = save(_tensors(adapted), metadata={"format": "pt"})

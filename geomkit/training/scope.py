@@ -40,8 +40,7 @@ def target_pattern(model: nn.Module, names: Sequence[str]) -> str:
     path, text = decoder(model)
     block = re.escape(f"{path}." if path else "") + r"layers\.\d+\."
     pattern = rf"{block}(?:.+\.)?(?:{'|'.join(map(re.escape, names))})"
-    linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    if not any(re.fullmatch(pattern, name) for name in linears):
+    if not target_names(model, pattern):
         there = sorted(
             {n.rsplit(".", 1)[-1] for n, m in text.named_modules() if isinstance(m, nn.Linear)}
         )
@@ -50,6 +49,12 @@ def target_pattern(model: nn.Module, names: Sequence[str]) -> str:
             f"found {', '.join(there) or 'none'}: set targets to some of those."
         )
     return pattern
+
+
+def target_names(model: nn.Module, pattern: str) -> tuple[str, ...]:
+    """The linear layers that a pattern selects, by their paths in the model."""
+    linears = (n for n, m in model.named_modules() if isinstance(m, nn.Linear))
+    return tuple(name for name in linears if re.fullmatch(pattern, name))
 
 
 def assert_scope(model: nn.Module, *, frozen: bool = False) -> Scope:
