@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from geomkit.errors import DegenerateInput
 from geomkit.geometry.hsic import LEAST
-from geomkit.geometry.nearest import Lists, neighbour_lists, pair_cosines
-from geomkit.geometry.neighbours import require_enough
+from geomkit.geometry.nearest import Lists, neighbour_lists, pair_cosines, require_enough
 from geomkit.geometry.rows import (
     Array,
     Groups,
     codes,
     directions,
+    matched,
     on_host,
 )
+from geomkit.geometry.struck import MOST_ENTRIES, Near, require_alike, same_places
 
-Graph = Any  # scipy.sparse.csr_array, which has no static type
-
-MOST_ENTRIES = 2**24
-"""Neighbours that are kept beside the k of each row: where more tie, there is no neighbourhood."""
+Ints = NDArray[np.int64]
+Rows = NDArray[np.float64]
 
 
 def cknna(x: Array, y: Array, k: int = 10, groups: Groups | None = None) -> float:
@@ -46,21 +45,91 @@ def cknna(x: Array, y: Array, k: int = 10, groups: Groups | None = None) -> floa
     """
     u, v = directions(x, LEAST), directions(y, LEAST)
     code = codes(u.shape[0], groups)
-    require_enough(u, v, k, code)
-    (near_x, cos_x), (near_y, cos_y) = _graph(u, k, code), _graph(v, k, code)
-    own_x, own_y = near_x * cos_x, near_y * cos_y
-    energies = _hsic(own_x, own_x), _hsic(own_y, own_y)
-    if min(energies) <= 0:
-        raise DegenerateInput(
-            f"Expected neighbourhoods of {k} that say more than sampling noise, got none; "
-            "give more samples or another k."
+    matched(u, v)
+    require_enough(int(u.shape[0]), k, code)
+    (of_x, item_x, *x_values), (of_y, item_y, *y_values) = _listed(u, k, code), _listed(v, k, code)
+    graphs = _graphs(int(u.shape[0]), (of_x, item_x), (of_y, item_y))
+    return graphs.closeness(x_values, y_values, int(u.shape[0]))
+
+
+def cknna_without(sides: tuple[Near, Near]) -> Rows:
+    """`cknna` of two spaces, whole and then without each fold, `(1 + folds,)`; exact.
+
+    `sides` are `struck.near` of each, the ones that `mutual_knn_without` reads.
+
+    Raises:
+        UsageError: the two are not of the same samples in the same folds, or differ in `k`.
+        DegenerateInput: as `cknna`, whole or without a fold.
+    """
+    x, y = sides
+    require_alike(x, y)
+    graphs = _graphs(x.n, (x.of, x.item), (y.of, y.item))
+    return np.array(
+        [
+            graphs.closeness((x.shares(f), x.score), (y.shares(f), y.score), x.left(f))
+            for f in x.strikes()
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """A matrix of few entries: their rows and items, and which entry is which turned over."""
+
+    rows: int
+    of: Ints
+    item: Ints
+    here: Ints
+    turned: Ints
+
+    def hsic(self, a: Rows, b: Rows, n: int) -> float:
+        """Song's statistic of two matrices with an empty diagonal, without its factor 1/(n(n-3)).
+
+        They have the values `a` and `b` at these places; `n` of the rows remain.
+        """
+        (in_a, in_b), (out_a, out_b) = (
+            [np.bincount(at, m, self.rows) for m in (a, b)] for at in (self.item, self.of)
         )
-    shared = _hsic(own_x * near_y, own_y * near_x)
-    return float(shared / (energies[0] * energies[1]) ** 0.5)
+        through = (in_a @ out_b + out_a @ in_b) / 2
+        totals = out_a.sum() * out_b.sum() / ((n - 1) * (n - 2))
+        return float(a[self.here] @ b[self.turned] + totals - 2 / (n - 2) * through)
 
 
-def _graph(u: Array, k: int, code: NDArray[np.int64]) -> tuple[Graph, Graph]:
-    """Each row's share in its neighbours, and its cosines with them, `(N, N)` with few entries."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Graphs:
+    """The neighbours of two spaces, and those that both have, with their places in each."""
+
+    x: _Pairs
+    y: _Pairs
+    both: _Pairs
+    in_x: Ints
+    in_y: Ints
+
+    def closeness(self, x: Sequence[Rows], y: Sequence[Rows], n: int) -> float:
+        """`cknna` of the shares and the cosines of the entries of each side, `n` rows in all."""
+        (share_x, cosine_x), (share_y, cosine_y) = x, y
+        own_x, own_y = share_x * cosine_x, share_y * cosine_y
+        energies = self.x.hsic(own_x, own_x, n), self.y.hsic(own_y, own_y, n)
+        if min(energies) <= 0:
+            raise DegenerateInput(
+                "Expected neighbourhoods that say more than sampling noise, got none; "
+                "give more samples or another k."
+            )
+        a, b = own_x[self.in_x] * share_y[self.in_y], own_y[self.in_y] * share_x[self.in_x]
+        return float(self.both.hsic(a, b, n) / np.sqrt(energies[0] * energies[1]))
+
+
+def _graphs(n: int, x: tuple[Ints, Ints], y: tuple[Ints, Ints]) -> _Graphs:
+    in_x, in_y = same_places(n, x, y)
+    return _Graphs(_pairs(n, *x), _pairs(n, *y), _pairs(n, x[0][in_x], x[1][in_x]), in_x, in_y)
+
+
+def _pairs(n: int, of: Ints, item: Ints) -> _Pairs:
+    return _Pairs(n, of, item, *same_places(n, (of, item), (item, of)))
+
+
+def _listed(u: Array, k: int, code: Ints) -> tuple[Ints, Ints, Rows, Rows]:
+    """Of each neighbour the row, the item, its share of a place and its cosine."""
     parts: list[Lists] = []
     for lists in neighbour_lists(u, u, k, (code, code)):
         parts.append(lists)
@@ -72,17 +141,4 @@ def _graph(u: Array, k: int, code: NDArray[np.int64]) -> tuple[Graph, Graph]:
     of, item, share = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("of", "item", "share")
     )
-    cosine, shape = pair_cosines(on_host(u), on_host(u), of, item), (u.shape[0], u.shape[0])
-    return (
-        sparse.csr_array((share, (of, item)), shape=shape),
-        sparse.csr_array((cosine, (of, item)), shape=shape),
-    )
-
-
-def _hsic(a: Graph, b: Graph) -> float:
-    """Song's statistic of two matrices with empty diagonals, without its factor 1/(n(n-3))."""
-    n = a.shape[0]
-    into, out = [m.sum(axis=0) for m in (a, b)], [m.sum(axis=1) for m in (a, b)]
-    through = (into[0] @ out[1] + out[0] @ into[1]) / 2
-    totals = out[0].sum() * out[1].sum() / ((n - 1) * (n - 2))
-    return float((a * b.T).sum() + totals - 2 / (n - 2) * through)
+    return of, item, share, pair_cosines(on_host(u), on_host(u), of, item)

@@ -10,26 +10,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_torch_array
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.candidates import Candidates, candidates_by_distance
-from geomkit.geometry.rows import (
-    BLOCK_ENTRIES,
-    RESOLUTION,
-    Array,
-    as_rows,
-    deviations,
-    on_device,
-    on_host,
-)
+from geomkit.geometry.apart import neighbour_distances
+from geomkit.geometry.rows import Array
+from geomkit.geometry.struck import Near
 
 Rows = NDArray[np.float64]
-
-FEW = 8
-"""Neighbours up to which measuring candidates one by one costs less than all products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +65,19 @@ def two_nn(x: Array, *, discard: float = 0.1) -> TwoNN:
     """
     if not 0 <= discard < 1:
         raise UsageError(f"Expected a share to discard in [0, 1), got {discard}.")
-    distances, duplicates = neighbour_distances(x, 2)
+    return _two_nn(*neighbour_distances(x, 2), discard)
+
+
+def two_nn_without(x: Near, *, discard: float = 0.1) -> list[TwoNN]:
+    """`two_nn`, whole and then without each fold, `1 + folds` of them.
+
+    `x` is `apart.near_apart` of the rows, with k of at least 2; copies are removed once, from all
+    rows. Exact but for rows whose copies stand in another fold.
+    """
+    return [_two_nn(x.distances(fold), x.copies, discard) for fold in x.strikes()]
+
+
+def _two_nn(distances: Rows, duplicates: int, discard: float) -> TwoNN:
     ratios = np.sort(np.log(distances[:, 1] / distances[:, 0]))
     n = len(ratios)
     _require_ratios(ratios, 1)
@@ -99,8 +100,19 @@ def gride(x: Array, *, furthest: int = 64) -> tuple[Scale, ...]:
     """
     if furthest < 2:
         raise UsageError(f"Expected a furthest neighbour of at least 2, got {furthest}.")
-    distances, duplicates = neighbour_distances(x, furthest)
-    scales = [2**i for i in range(int(math.log2(furthest)))]
+    return _gride(*neighbour_distances(x, furthest))
+
+
+def gride_without(x: Near) -> list[tuple[Scale, ...]]:
+    """`gride`, whole and then without each fold, `1 + folds` of them, as far as `x` has neighbours.
+
+    `x` is `apart.near_apart` of the rows; with k = 64 it serves `two_nn_without` too.
+    """
+    return [_gride(x.distances(fold), x.copies) for fold in x.strikes()]
+
+
+def _gride(distances: Rows, duplicates: int) -> tuple[Scale, ...]:
+    scales = [2**i for i in range(int(math.log2(distances.shape[1])))]
     found = []
     for near in scales:
         inner, outer = distances[:, near - 1], distances[:, 2 * near - 1]
@@ -108,99 +120,6 @@ def gride(x: Array, *, furthest: int = 64) -> tuple[Scale, ...]:
         radius = float((inner + outer).mean() / 2)
         found.append(Scale(near, value, error, radius, len(distances), duplicates))
     return tuple(found)
-
-
-def neighbour_distances(x: Array, k: int) -> tuple[Rows, int]:
-    """Distances to the `k` nearest rows, nearest first, among distinct rows; how many were copies.
-
-    A row is a copy when it lies within 16 float32 steps of its length from one that stays.
-    """
-    rows = as_rows(x)
-    scale = float(array_namespace(rows).max(abs(rows))) or 1.0
-    c, size = deviations(x), on_host(array_namespace(rows).sum((rows / scale) ** 2, axis=1))
-    before = c.shape[0]
-    while True:
-        if c.shape[0] < k + 1:
-            raise DegenerateInput(
-                f"Expected at least {k + 1} distinct rows, got {c.shape[0]} of {before}; "
-                "give more samples."
-            )
-        squares = _nearest(c, k)
-        copies = np.flatnonzero(squares[:, 0] <= RESOLUTION * size)
-        if not len(copies):
-            return np.sqrt(squares) * scale, before - c.shape[0]
-        kept = np.setdiff1d(np.arange(c.shape[0]), _later(c, copies))
-        c, size = array_namespace(c).take(c, on_device(kept, c), axis=0), size[kept]
-
-
-def _later(c: Array, copies: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each copy and what it is nearest to, the later one."""
-    step = max(1, BLOCK_ENTRIES // int(c.shape[0]))
-    found = []
-    for start in range(0, len(copies), step):
-        some = copies[start : start + step]
-        squares = on_host(_squares(array_namespace(c).take(c, on_device(some, c), axis=0), c))
-        squares[np.arange(len(some)), some] = np.inf
-        found.append(np.maximum(some, squares.argmin(axis=1)))
-    return np.concatenate(found)
-
-
-def _nearest(c: Array, k: int) -> Rows:
-    """Squared distances to the `k` nearest other rows, ascending.
-
-    For a few neighbours on the CPU float32 picks candidates, which float64 then measures.
-    """
-    found = None
-    if k <= FEW and str(device(c)) == "cpu":
-        found = candidates_by_distance(on_host(c), k)
-    return _nearest_of_all(c, k) if found is None else _nearest_of(on_host(c), found, k)
-
-
-def _nearest_of(c: Rows, found: Candidates, k: int) -> Rows:
-    step = max(1, BLOCK_ENTRIES // (2 * c.shape[1]))
-    counts = np.bincount(found.of, minlength=len(c))
-    place = np.arange(len(found.of)) - (np.cumsum(counts) - counts)[found.of]
-    squares = np.full((len(c), int(counts.max())), np.inf)
-    for start in range(0, len(found.of), step):
-        pairs = slice(start, start + step)
-        apart = c[found.of[pairs]] - c[found.item[pairs]]
-        squares[found.of[pairs], place[pairs]] = np.einsum("ij,ij->i", apart, apart)
-    return np.sort(squares, axis=1)[:, :k]
-
-
-def _nearest_of_all(c: Array, k: int) -> Rows:
-    """The same in float64 throughout: a block of rows meets only those from itself on.
-
-    Both sides learn of it.
-    """
-    xp, n = array_namespace(c), c.shape[0]
-    found = xp.full((n, k), xp.inf, dtype=xp.float64, device=device(c))
-    step = max(1, BLOCK_ENTRIES // n)
-    for start in range(0, n, step):
-        stop = min(start + step, n)
-        squares = _squares(c[start:stop, :], c[start:, :])
-        own = xp.arange(stop - start)
-        squares[own, own] = xp.inf
-        sides = (slice(start, stop), squares), (slice(stop, n), squares[:, stop - start :].T)
-        for rows, seen in sides:
-            near = xp.concat([found[rows, :], _smallest(seen, k)], axis=1)
-            found[rows, :] = _smallest(near, k)
-    return np.asarray(np.maximum(on_host(found), 0.0))
-
-
-def _squares(a: Array, b: Array) -> Array:
-    """Squared distances of each row of `a` to each of `b`, of rows that lie about 0."""
-    xp = array_namespace(a)
-    own, other = xp.sum(a * a, axis=1), xp.sum(b * b, axis=1)
-    return own[:, None] + other[None, :] - 2 * (a @ b.T)
-
-
-def _smallest(values: Array, k: int) -> Array:
-    """The `k` smallest of each row, ascending; all where there are fewer."""
-    k = min(k, values.shape[1])
-    if is_torch_array(values):
-        return values.topk(k, dim=1, largest=False).values
-    return np.sort(np.partition(values, k - 1, axis=1)[:, :k] if k else values, axis=1)
 
 
 def _slope(ratios: Rows, n: int) -> float:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.nearest import Lists, neighbour_lists
-from geomkit.geometry.neighbours import require_enough
+from geomkit.geometry.nearest import Lists, neighbour_lists, require_enough
 from geomkit.geometry.rows import (
     Array,
     Groups,
@@ -22,6 +21,7 @@ from geomkit.geometry.rows import (
     directions,
     same_columns,
 )
+from geomkit.geometry.struck import Near
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +102,7 @@ def hubness(
     u = directions(x)
     if gallery is None:
         code = codes(u.shape[0], groups)
-        require_enough(u, u, k, code)
+        require_enough(int(u.shape[0]), k, code)
         return Hubness(
             _count(neighbour_lists(u, u, k, (code, code)), u.shape[0]), k, int(u.shape[0]) - 1
         )
@@ -117,6 +117,22 @@ def hubness(
             f"Expected more than k = {k} items, got {v.shape[0]}; give more or a smaller k."
         )
     return Hubness(_count(neighbour_lists(u, v, k), v.shape[0]), k, int(u.shape[0]))
+
+
+def hubness_without(x: Near) -> list[Hubness]:
+    """`hubness`, whole and then without each fold, `1 + folds` of them; exact.
+
+    `x` is `struck.near` of one space (the one that `mutual_knn_without` reads), or of queries and
+    the `items` of another modality; a fold leaves both sides.
+    """
+    return [
+        Hubness(
+            np.bincount(x.item, x.shares(fold), minlength=x.n)[x.folds != fold],
+            x.k,
+            x.left(fold) - (not x.across),
+        )
+        for fold in x.strikes()
+    ]
 
 
 def _count(blocks: Iterable[Lists], items: int) -> NDArray[np.float64]:

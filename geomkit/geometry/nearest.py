@@ -16,6 +16,7 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_namespace, is_torch_namespace
 from numpy.typing import NDArray
 
+from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry import rows as blocks_of
 from geomkit.geometry.candidates import Candidates, barred, candidates
 from geomkit.geometry.rows import TIE, Array, on_device, on_host
@@ -65,6 +66,37 @@ def shares(sure: Array, tied: Array, k: int) -> Array:
     sure, tied = xp.astype(sure, xp.float64), xp.astype(tied, xp.float64)
     places = k - xp.sum(sure, axis=1, keepdims=True)
     return sure + tied * places / xp.sum(tied, axis=1, keepdims=True)
+
+
+def share_places(of: Ints, score: Rows, k: int) -> Rows:
+    """`membership` of entries that stand row by row, best first, at least `k` a row."""
+    counts = np.bincount(of)
+    listed = counts > 0
+    last = np.zeros(len(counts))
+    last[listed] = score[(np.cumsum(counts) - counts)[listed] + k - 1]
+    sure, tied = score > last[of] + TIE, abs(score - last[of]) <= TIE
+    places = k - np.bincount(of, sure)
+    ties = np.bincount(of, tied)
+    return np.asarray(sure + tied * places[of] / ties[of])
+
+
+def require_enough(n: int, k: int, code: Ints, leave_out: int = 0) -> None:
+    """Refuses `n` items where some row has no more than `k` to choose from.
+
+    Of its own `code` a row has none (an empty one bars nothing), and `leave_out` are set aside. One
+    more than k must remain: where all others are neighbours the share is 1 whatever the data, every
+    fold says the same, and a jackknife would call that certain.
+    """
+    if k < 1:
+        raise UsageError(f"Expected k of at least 1, got {k}.")
+    barred = int(np.bincount(code).max()) if len(code) else 0
+    others = n - barred - leave_out - 1
+    if others < k:
+        spare = f", with {leave_out + 1} to spare" + " for the interval" * (leave_out > 0)
+        raise DegenerateInput(
+            f"Expected at least k = {k} rows of other groups for every row{spare}, got "
+            f"{max(others, 0)} of {n} rows; give more samples or a smaller k."
+        )
 
 
 def kth_largest(values: Array, k: int) -> Array:

@@ -8,9 +8,9 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.linear_model import LinearRegression
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry import dimension, gride, rows, two_nn
+from geomkit.geometry import apart, gride, rows, two_nn
+from geomkit.geometry.apart import neighbour_distances
 from geomkit.geometry.candidates import candidates_by_distance
-from geomkit.geometry.dimension import neighbour_distances
 
 
 def flat(n: int = 400) -> np.ndarray:
@@ -139,7 +139,7 @@ def test_candidates_of_float32_miss_no_neighbour(name, entries, monkeypatch):
     monkeypatch.setattr(rows, "BLOCK_ENTRIES", entries)
     c = rows.deviations(HARD[name])
     for k in (1, 2, 5):
-        near = np.sqrt(dimension._nearest(c, k))
+        near = np.sqrt(apart._nearest(c, k))
         expected = brute_distances(c)[:, :k]
         assert near == pytest.approx(expected, rel=1e-9, abs=1e-7 * expected.max())
 
@@ -153,7 +153,7 @@ def test_float32_leaves_few_candidates(name):
 
 def test_neighbour_distances_in_blocks(monkeypatch):
     whole = gride(flat(90), furthest=8)
-    monkeypatch.setattr(dimension, "BLOCK_ENTRIES", 1300)
+    monkeypatch.setattr(rows, "BLOCK_ENTRIES", 1300)
     assert [s.dimension for s in gride(flat(90), furthest=8)] == pytest.approx(
         [s.dimension for s in whole], rel=1e-10
     )
