@@ -10,7 +10,8 @@
     separability  can a read-out tell which modality a row is of?
     binding       does the change that text rows underwent foretell that of images and sounds?
     drift         how far did the states of the same rows move?
+    suite         all of these for one site, or for a run
 
-Of a run: `linear.probe_run`, `mdl.mdl_run`, `separability.separability_run`,
-`binding.binding_run`, `drift.drift_run`.
+Of a run: `suite.probe_run`; site by site, in processes or after an interruption: `suite.probe_site`
+and `suite.merged`.
 """

@@ -23,17 +23,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
-from geomkit.errors import DegenerateInput, UsageError
+from geomkit.errors import DegenerateInput
 from geomkit.geometry.rows import directions
 from geomkit.statistics import Estimate, difference, interval
-from geomkit.store import Run
-from geomkit.types import MODALITIES, Binding, Interval, Modality
+from geomkit.types import Activations, Binding, Interval, Modality
 from probes.affine import AffineMap, Rows
 from probes.foretold import METRICS, Foretold, Moved, errors, foretell, map_of, r2, reach, recall
 from probes.fractions import fraction
-from probes.split import group_of, held_out_groups, is_held_out
+from probes.split import is_held_out
 
 QUANTITIES: Mapping[str, tuple[str, ...]] = {
     "r2": ("text", "own", "shift", "turned", "shuffled"),
@@ -58,75 +56,53 @@ Cells = dict[Name, Value]
 Units = Mapping[str, Rows | DegenerateInput]
 """Unit rows before, after and as foretold, by predictor; or why they have none."""
 
+_SILENT = DegenerateInput(
+    "Expected text rows to fit the map on, got none; capture text beside the media."
+)
+
 _BY_TEXT = {"own": "text"}  # captions have one map, whatever the media are moved by
 
 
-def binding_run(
-    run: Run,
-    before: str,
-    after: str,
-    sites: Sequence[str],
-    pooling: str = "last",
-    seed: int = 0,
+def bindings(
+    before: Mapping[Modality, Activations],
+    after: Mapping[Modality, Activations],
+    held_out: Collection[str],
 ) -> tuple[Binding, ...]:
-    """The binding test at every site: text on itself, then each other modality.
-
-    Args:
-        run: a run that has text rows.
-        before: the checkpoint mapped from.
-        after: the checkpoint mapped to.
-        sites: where to test.
-        pooling: one of the plan's poolings.
-        seed: of the groups that are held out: the same ones as for the probes.
-
-    Raises:
-        UsageError: the run has no text rows.
-    """
-    held_out = held_out_groups(map(group_of, run.plan.rows), seed=seed)
+    """The binding test between two checkpoints at one site: text on itself, then each medium."""
+    sides = moved(before, after, held_out)
     records: list[Binding] = []
-    for site in sites:
-        sides = moved(run, before, after, site, pooling, held_out)
-        with threadpool_limits(1):  # sums in one order whatever the machine: the same bytes
-            found = binding(sides)
-        for modality, cells in found.items():
-            tested = sides[modality].held_out
-            for (quantity, predictor), value in cells.items():
-                fitted = sides[modality if predictor == "own" else "text"]
-                number, span, note = _told(value)
-                records.append(
-                    Binding(
-                        before=before,
-                        after=after,
-                        site=site,
-                        modality=modality,
-                        quantity=quantity,
-                        predictor=predictor,
-                        value=number,
-                        interval=span,
-                        n_fit=int((~fitted.held_out).sum()),
-                        n=int(tested.sum()),
-                        note=note,
-                    )
+    for modality, cells in binding(sides).items():
+        tested = sides[modality].held_out
+        for (quantity, predictor), value in cells.items():
+            fitted = sides.get(modality if predictor == "own" else "text")
+            number, span, note = _told(value)
+            records.append(
+                Binding(
+                    before=before[modality].checkpoint,
+                    after=after[modality].checkpoint,
+                    site=before[modality].site,
+                    modality=modality,
+                    quantity=quantity,
+                    predictor=predictor,
+                    value=number,
+                    interval=span,
+                    n_fit=0 if fitted is None else int((~fitted.held_out).sum()),
+                    n=int(tested.sum()),
+                    note=note,
                 )
+            )
     return tuple(records)
 
 
 def moved(
-    run: Run, before: str, after: str, site: str, pooling: str, held_out: Collection[str]
+    before: Mapping[Modality, Activations],
+    after: Mapping[Modality, Activations],
+    held_out: Collection[str],
 ) -> Mapping[Modality, Moved]:
-    """The rows of every modality at one site, before and after; text first.
-
-    Raises:
-        UsageError: the run has no text rows.
-    """
-    present = tuple(m for m in MODALITIES if any(row.modality == m for row in run.plan.rows))
-    if "text" not in present:
-        raise UsageError("Expected a run with text rows to fit the map on, got none; capture text.")
+    """The rows of every modality at one site, before and after; text first."""
     sides = {}
-    for modality in present:
-        old = run.activations(before, site, modality, pooling)
-        new = run.activations(after, site, modality, pooling)
-        ends = old.states.astype(np.float64), new.states.astype(np.float64)
+    for modality, old in before.items():
+        ends = old.states.astype(np.float64), after[modality].states.astype(np.float64)
         sides[modality] = Moved(modality, *ends, old.rows, is_held_out(old.rows, held_out))
     return sides
 
@@ -139,7 +115,7 @@ def binding(sides: Mapping[Modality, Moved]) -> Mapping[Modality, Cells]:
     captions: Units = {}
     for modality, tested in asked.items():
         try:
-            given = foretell(tested, _sound(maps["text"]), _sound(maps[modality]))
+            given = foretell(tested, _sound(maps.get("text", _SILENT)), _sound(maps[modality]))
         except DegenerateInput as flaw:
             cells[modality] = dict.fromkeys(_names(modality), flaw)
             continue

@@ -12,6 +12,18 @@ from geomkit.types import Better, Difference, Measurement
 Result = Estimate | DegenerateInput
 
 
+def recorded(
+    found: Mapping[str, Mapping[Cell, Result]],
+) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:
+    """Results by checkpoint, then by what they are of: as measurements and paired differences."""
+    first = next(iter(found.values()), {})
+    rows = {cell: {name: results[cell] for name, results in found.items()} for cell in first}
+    return (
+        tuple(m for cell, row in rows.items() for m in cell.measurements(row)),
+        tuple(d for cell, row in rows.items() for d in cell.differences(row)),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """What a number is of; equal for every checkpoint."""

@@ -12,7 +12,7 @@ each row turns its leading subspace, to first order, so one decomposition a side
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ from geomkit.errors import DegenerateInput
 from geomkit.geometry.rows import codes, deviations
 from geomkit.geometry.similarity import linear_cka_without
 from geomkit.statistics import Estimate, folds_of, from_jackknife, from_rows, interval
-from geomkit.store import Run
-from geomkit.types import MODALITIES, Activations, Drift, Interval
+from geomkit.types import Activations, Drift, Interval, Modality
 from probes.affine import decompose
 from probes.split import group_of
 
@@ -35,20 +34,11 @@ LEADING = 10
 _GAP = 1e-9  # two variances closer than this share of the largest have no order
 
 
-def drift_run(
-    run: Run, before: str, after: str, sites: Sequence[str], pooling: str = "last"
+def drifts(
+    before: Mapping[Modality, Activations], after: Mapping[Modality, Activations]
 ) -> tuple[Drift, ...]:
-    """Drift of every modality at every site; a number that is not defined says why."""
-    present = tuple(m for m in MODALITIES if any(row.modality == m for row in run.plan.rows))
-    return tuple(
-        record
-        for site in sites
-        for modality in present
-        for record in drift(
-            run.activations(before, site, modality, pooling),
-            run.activations(after, site, modality, pooling),
-        )
-    )
+    """Drift of every modality at one site; a number that is not defined says why."""
+    return tuple(d for modality in before for d in drift(before[modality], after[modality]))
 
 
 def drift(before: Activations, after: Activations) -> tuple[Drift, ...]:

@@ -14,7 +14,7 @@ Hewitt and Liang, Designing and Interpreting Probes with Control Tasks, 2019.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,27 +25,16 @@ from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import codes
 from geomkit.statistics import Estimate, difference, from_scores, interval
 from geomkit.store import Run
-from geomkit.types import MODALITIES, Activations, Difference, Modality, ProbeResult
+from geomkit.types import Activations, Difference, Modality, ProbeResult
+from probes.config import ProbeConfig
 from probes.control import shuffled
-from probes.readouts import Readout, fit, penalty_of, span_of
+from probes.readouts import fit, penalty_of, span_of
 from probes.split import group_of, held_out_groups
 from probes.tasks import Attribute, Task, attributes_of, tasks_of
 from probes.transfer import mean_of, rescale, spread_of
 
 Direction = tuple[Modality, Modality]
 """Trained on, tested on."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeConfig:
-    """How the probes are trained; equal for every checkpoint."""
-
-    sites: tuple[str, ...] = ()  # empty: final_norm and every other block
-    pooling: str = "last"
-    held_out: float = 0.5  # share of the groups to test on
-    seed: int = 0  # of the split and of the shuffled labels
-    readout: Readout = "multinomial"
-    penalty: float | None = None  # of |w|^2, inputs at unit variance; None: by cross-validation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,8 +47,19 @@ class Marks:
     penalty: float
 
 
+CONTROL = "negative control: no caption names it"
+"""Beside every number of an attribute that the media have and no caption says."""
+
 Outcome = Marks | str
 """Marks, or the reason why there are none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What one probe read, and its accuracy with the share of every group, to be compared."""
+
+    result: ProbeResult
+    accuracy: Estimate | None
 
 
 def probe_run(
@@ -67,26 +67,23 @@ def probe_run(
 ) -> tuple[tuple[ProbeResult, ...], tuple[Difference, ...]]:
     """Probe every attribute of a run, and compare each checkpoint with the first.
 
-    Returns:
-        Results, and paired differences of accuracy named `probe:<attribute>` with a modality like
-        `text->image`. A probe that cannot be trained is a result without a value.
-
     Raises:
         UsageError: when a site is asked for that the run does not have.
     """
     config = config or ProbeConfig()
-    names = tuple(record.name for record in run.captured())
     held_out = held_out_groups(map(group_of, run.plan.rows), config.held_out, config.seed)
+    attributes = attributes_of(run.plan.rows)
     results: list[ProbeResult] = []
     differences: list[Difference] = []
     with threadpool_limits(1):  # many small fits: more threads make them ten times slower
         for site in probed_sites(run, config.sites):
-            views = {name: views_of(run, name, site, config.pooling) for name in names}
-            for attribute in attributes_of(run.plan.rows):
-                tasks = {name: tasks_of(views[name], attribute, held_out) for name in names}
-                outcomes = {name: probe(tasks[name], attribute.name, config) for name in names}
-                results += _results(tasks, outcomes, attribute, site)
-                differences += _differences(tasks, outcomes, attribute, site)
+            found = [
+                readings(run.views(r.name, site, config.pooling), attributes, held_out, config)
+                for r in run.captured()
+            ]
+            results += [reading.result for of_one in found for reading in of_one]
+            for later in found[1:]:
+                differences += changes(found[0], later)
     return tuple(results), tuple(differences)
 
 
@@ -106,6 +103,50 @@ def probed_sites(run: Run, wanted: Sequence[str] = ()) -> tuple[str, ...]:
     blocks = [site for site in sites if site.startswith("block_")]
     chosen = wanted or (*blocks[::-2], "final_norm")
     return tuple(site for site in sites if site in chosen)
+
+
+def readings(
+    views: Mapping[Modality, Activations],
+    attributes: Sequence[Attribute],
+    held_out: Collection[str],
+    config: ProbeConfig,
+) -> tuple[Reading, ...]:
+    """Every attribute of one checkpoint at one site, in every direction.
+
+    A probe that cannot be trained is a result without a value.
+    """
+    found: list[Reading] = []
+    for attribute in attributes:
+        tasks = tasks_of(views, attribute, held_out)
+        found += _readings(tasks, probe(tasks, attribute.name, config), attribute, views)
+    return tuple(found)
+
+
+def changes(before: Sequence[Reading], after: Sequence[Reading]) -> Iterator[Difference]:
+    """Accuracy of a later checkpoint minus that of the first, on the same held-out rows.
+
+    Named `probe:<attribute>`, with a modality like `text->image`.
+    """
+    for old, new in zip(before, after, strict=True):
+        was = old.result
+        change = None
+        note = "" if was.spoken else CONTROL
+        if old.accuracy is not None and new.accuracy is not None:
+            change = difference(old.accuracy, new.accuracy)
+        else:
+            note = was.note if old.accuracy is None else new.result.note
+        yield Difference(
+            metric=f"probe:{was.attribute}",
+            before=was.checkpoint,
+            after=new.result.checkpoint,
+            site=was.site,
+            modality=f"{was.train_on}->{was.test_on}",
+            value=None if change is None else change.value,
+            interval=None if change is None else interval(change),
+            better="higher",
+            n=was.n_test,
+            note=note,
+        )
 
 
 def probe(
@@ -166,41 +207,37 @@ def mark(
     return marks
 
 
-def views_of(run: Run, checkpoint: str, site: str, pooling: str) -> Mapping[Modality, Activations]:
-    """The paired states of every modality of the run at one site."""
-    present = {row.modality for row in run.plan.rows}
-    return {m: run.activations(checkpoint, site, m, pooling) for m in MODALITIES if m in present}
-
-
-def _results(
-    tasks: Mapping[str, Mapping[Modality, Task]],
-    outcomes: Mapping[str, Mapping[Direction, Outcome]],
+def _readings(
+    tasks: Mapping[Modality, Task],
+    outcomes: Mapping[Direction, Outcome],
     attribute: Attribute,
-    site: str,
-) -> Iterator[ProbeResult]:
-    """One result for each checkpoint and direction."""
-    for checkpoint, directions in outcomes.items():
-        for (source, target), outcome in directions.items():
-            train, test = tasks[checkpoint][source], tasks[checkpoint][target]
-            bare = ProbeResult(
-                attribute=attribute.name,
-                spoken=attribute.spoken,
-                train_on=source,
-                test_on=target,
-                checkpoint=checkpoint,
-                site=site,
-                accuracy=None,
-                interval=None,
-                majority=_majority(train, test),
-                chance=1 / len(np.unique(train.labels)),
-                control=None,
-                selectivity=None,
-                n_train=int((~train.held_out).sum()),
-                n_test=int(test.held_out.sum()),
-                note=_note(source, target, outcome),
-            )
-            ceiling = directions[target, target]
-            yield bare if isinstance(outcome, str) else _scored(bare, outcome, ceiling, test)
+    views: Mapping[Modality, Activations],
+) -> Iterator[Reading]:
+    """One reading for each direction."""
+    for (source, target), outcome in outcomes.items():
+        train, test = tasks[source], tasks[target]
+        bare = ProbeResult(
+            attribute=attribute.name,
+            spoken=attribute.spoken,
+            train_on=source,
+            test_on=target,
+            checkpoint=views[source].checkpoint,
+            site=views[source].site,
+            accuracy=None,
+            interval=None,
+            majority=_majority(train, test),
+            chance=1 / len(np.unique(train.labels)),
+            control=None,
+            selectivity=None,
+            n_train=int((~train.held_out).sum()),
+            n_test=int(test.held_out.sum()),
+            note=_note(source, target, outcome),
+        )
+        if isinstance(outcome, str):
+            yield Reading(bare, None)
+        else:
+            ceiling = outcomes[target, target]
+            yield Reading(_scored(bare, outcome, ceiling, test), _accuracy(outcome.correct, test))
 
 
 def _scored(bare: ProbeResult, marks: Marks, ceiling: Outcome, test: Task) -> ProbeResult:
@@ -239,35 +276,3 @@ def _note(source: Modality, target: Modality, outcome: Outcome) -> str:
     if source == target:
         return ""
     return f"{outcome.uncentred.mean():.3f} when the tested modality keeps its own mean"
-
-
-def _differences(
-    tasks: Mapping[str, Mapping[Modality, Task]],
-    outcomes: Mapping[str, Mapping[Direction, Outcome]],
-    attribute: Attribute,
-    site: str,
-) -> Iterator[Difference]:
-    """Accuracy of each later checkpoint minus that of the first, on the same held-out rows."""
-    before, *others = outcomes  # in capture order
-    for after in others:
-        for (source, target), old in outcomes[before].items():
-            new = outcomes[after][source, target]
-            test = tasks[before][target]
-            change = None
-            note = "" if attribute.spoken else "negative control: no caption names it"
-            if isinstance(old, Marks) and isinstance(new, Marks):
-                change = difference(_accuracy(old.correct, test), _accuracy(new.correct, test))
-            else:
-                note = old if isinstance(old, str) else str(new)
-            yield Difference(
-                metric=f"probe:{attribute.name}",
-                before=before,
-                after=after,
-                site=site,
-                modality=f"{source}->{target}",
-                value=None if change is None else change.value,
-                interval=None if change is None else interval(change),
-                better="higher",
-                n=int(test.held_out.sum()),
-                note=note,
-            )

@@ -12,21 +12,20 @@ Reference: Voita and Titov, Information-Theoretic Probing with Minimum Descripti
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.errors import DegenerateInput
 from geomkit.geometry.rows import codes
 from geomkit.statistics import from_rows
-from geomkit.store import Run
-from geomkit.types import Difference, Measurement
+from geomkit.types import Activations, Modality
 from probes.cells import Cell, Result
-from probes.linear import ProbeConfig, probed_sites, views_of
+from probes.config import ProbeConfig
+from probes.linear import CONTROL
 from probes.readouts import fit, probability, span_of
-from probes.tasks import Attribute, Labels, Task, attributes_of, tasks_of
+from probes.tasks import Attribute, Labels, Task, tasks_of
 from probes.transfer import mean_of, rescale, spread_of
 
 Rows = NDArray[np.float64]
@@ -40,35 +39,15 @@ PENALTY = 10.0
 REFERENCE = "Voita and Titov 2020, arXiv:2003.12298"
 
 
-def mdl_run(
-    run: Run, config: ProbeConfig | None = None
-) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:
-    """Compression of every attribute in every modality that has it, and its change.
-
-    Returns:
-        Measurements and paired differences named `mdl:<attribute>`; one without a value says why.
-
-    Raises:
-        UsageError: when a site is asked for that the run does not have.
-    """
-    config = config or ProbeConfig()
-    measurements: list[Measurement] = []
-    differences: list[Difference] = []
-    names = [record.name for record in run.captured()]
-    with threadpool_limits(1):  # many small fits
-        for site in probed_sites(run, config.sites):
-            views = {name: views_of(run, name, site, config.pooling) for name in names}
-            for attribute in attributes_of(run.plan.rows):
-                tasks = {name: tasks_of(views[name], attribute, ()) for name in names}
-                for modality, first in tasks[names[0]].items():
-                    found = {
-                        name: compression(tasks[name][modality], attribute.name, config)
-                        for name in names
-                    }
-                    cell = _cell(attribute, site, first)
-                    measurements += cell.measurements(found)
-                    differences += cell.differences(found)
-    return tuple(measurements), tuple(differences)
+def compressions(
+    views: Mapping[Modality, Activations], attributes: Sequence[Attribute], config: ProbeConfig
+) -> Mapping[Cell, Result]:
+    """Compression of every attribute in every modality that has it, named `mdl:<attribute>`."""
+    return {
+        _cell(attribute, views[modality].site, task): compression(task, attribute.name, config)
+        for attribute in attributes
+        for modality, task in tasks_of(views, attribute, ()).items()
+    }
 
 
 def compression(task: Task, name: str, config: ProbeConfig) -> Result:
@@ -91,7 +70,7 @@ def compression(task: Task, name: str, config: ProbeConfig) -> Result:
 
 
 def _cell(attribute: Attribute, site: str, task: Task) -> Cell:
-    note = "" if attribute.spoken else "negative control: no caption names it"
+    note = "" if attribute.spoken else CONTROL
     rows = len(task.labels)
     return Cell(f"mdl:{attribute.name}", site, task.modality, "higher", rows, REFERENCE, note)
 

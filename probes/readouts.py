@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import folds_of
 from probes.affine import decompose, left_out
+from probes.config import Readout
 from probes.tasks import Labels
 
 Rows = NDArray[np.float64]
-Readout = Literal["multinomial", "ridge"]
 Classifier: TypeAlias = "LogisticRegression | RidgeClassifier"
 
 PENALTIES: Mapping[Readout, tuple[float, ...]] = {

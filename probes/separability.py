@@ -9,21 +9,20 @@ held out: their means are shifted against those it was trained on. An artefact, 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.errors import DegenerateInput
 from geomkit.geometry.rows import codes
 from geomkit.statistics import from_scores
-from geomkit.store import Run
-from geomkit.types import Activations, Difference, Measurement
+from geomkit.types import Activations, Modality
 from probes.cells import Cell, Result
-from probes.linear import ProbeConfig, probed_sites, views_of
+from probes.config import ProbeConfig
 from probes.readouts import fit, penalty_of, span_of
-from probes.split import group_of, held_out_groups, is_held_out
+from probes.split import group_of, is_held_out
 from probes.tasks import GROUPS_A_CLASS, Labels
 from probes.transfer import mean_of, rescale, spread_of
 
@@ -40,37 +39,21 @@ class Mixture:
     held_out: NDArray[np.bool_]
 
 
-def separability_run(
-    run: Run, config: ProbeConfig | None = None
-) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:
-    """How well each medium is told from its captions, and how that changed.
-
-    Returns:
-        Measurements and paired differences of `METRIC` by unordered pair ("image-text").
-
-    Raises:
-        UsageError: when a site is asked for that the run does not have.
-    """
-    config = config or ProbeConfig()
-    held_out = held_out_groups(map(group_of, run.plan.rows), config.held_out, config.seed)
-    measurements: list[Measurement] = []
-    differences: list[Difference] = []
-    names = [record.name for record in run.captured()]
-    with threadpool_limits(1):
-        for site in probed_sites(run, config.sites):
-            views = {name: views_of(run, name, site, config.pooling) for name in names}
-            media = [m for m in views[names[0]] if m != "text" and "text" in views[names[0]]]
-            for medium in media:
-                heaps = {n: mixture(v[medium], v["text"], held_out) for n, v in views.items()}
-                found = {n: separability(h, config) for n, h in heaps.items()}
-                rows = int(heaps[names[0]].held_out.sum())
-                cell = Cell(METRIC, site, f"{medium}-text", "lower", rows)
-                measurements += cell.measurements(found)
-                differences += cell.differences(found)
-    return tuple(measurements), tuple(differences)
+def separabilities(
+    views: Mapping[Modality, Activations], held_out: Collection[str], config: ProbeConfig
+) -> Mapping[Cell, Result]:
+    """How well each medium is told from its captions: `METRIC` of an unordered pair."""
+    found: dict[Cell, Result] = {}
+    for medium, view in views.items():
+        if medium != "text" and "text" in views:
+            heap = mixture(view, views["text"], held_out)
+            rows = int(heap.held_out.sum())
+            cell = Cell(METRIC, view.site, f"{medium}-text", "lower", rows)
+            found[cell] = separability(heap, config)
+    return found
 
 
-def mixture(medium: Activations, text: Activations, held_out: frozenset[str]) -> Mixture:
+def mixture(medium: Activations, text: Activations, held_out: Collection[str]) -> Mixture:
     """The samples that both modalities have, each twice."""
     place = {row.id: i for i, row in enumerate(text.rows)}
     there = [i for i, row in enumerate(medium.rows) if row.id in place]

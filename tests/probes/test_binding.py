@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
 
-from geomkit.errors import DegenerateInput, UsageError
+from geomkit.errors import DegenerateInput
 from geomkit.statistics import Estimate, interval
 from geomkit.types import Row
-from probes.binding import QUANTITIES, binding, binding_run
+from probes.binding import QUANTITIES, binding
+from probes.config import ProbeConfig
 from probes.foretold import Moved, errors, foretell, map_of, r2
 from probes.fractions import fraction
+from probes.suite import probe_run
 from tests.synthetic_run import NARROW, WIDE, write_run
 
 DIM = 16
@@ -299,8 +300,12 @@ def run(tmp_path_factory):
     return write_run(path, {"base": NARROW, "lco": WIDE}, scenes=60)
 
 
+def bound(run, sites=("final_norm",), seed=0):
+    return probe_run(run, ProbeConfig(sites=sites, seed=seed, parts=("binding",))).bindings
+
+
 def test_a_run_gives_one_record_for_every_number(run):
-    found = binding_run(run, "base", "lco", ("embed", "block_00", "final_norm"))
+    found = bound(run, ("embed", "block_00", "final_norm"))
     keys = [(b.site, b.modality, b.quantity, b.predictor) for b in found]
     assert len(set(keys)) == len(keys)
     for site in ("embed", "block_00"):  # constant; and the same before and after
@@ -318,13 +323,12 @@ def test_a_run_gives_one_record_for_every_number(run):
 
 
 def test_the_same_run_gives_the_same_records(run):
-    twice = [binding_run(run, "base", "lco", ("final_norm",)) for _ in range(2)]
+    twice = [bound(run) for _ in range(2)]
     assert twice[0] == twice[1]
-    assert twice[0] != binding_run(run, "base", "lco", ("final_norm",), seed=1)
+    assert twice[0] != bound(run, seed=1)
 
 
-def test_a_run_without_text_has_nothing_to_fit_on():
-    rows = tuple(Row(i, f"s{i}", "image", "", "") for i in range(4))
-    silent = SimpleNamespace(plan=SimpleNamespace(rows=rows))
-    with pytest.raises(UsageError, match="run with text rows"):
-        binding_run(silent, "base", "lco", ("final_norm",))
+def test_without_text_there_is_nothing_to_fit_on():
+    found = values(binding({"image": world()["image"]})["image"])
+    assert found
+    assert all("text rows to fit the map on, got none" in str(value) for value in found.values())

@@ -7,7 +7,9 @@ from geomkit.errors import DegenerateInput
 from geomkit.geometry import linear_cka, principal_angles
 from geomkit.statistics import interval
 from geomkit.types import Activations, Row
-from probes.drift import drift, drift_run, overlap, similarity
+from probes.config import ProbeConfig
+from probes.drift import drift, overlap, similarity
+from probes.suite import probe_run
 from tests.synthetic_run import COLLAPSED, WIDE, write_run
 
 SPECTRUM = np.concatenate([np.linspace(6, 3, 10), np.full(14, 1.0)])
@@ -127,7 +129,8 @@ def test_what_has_no_leading_subspace_is_refused():
 
 def test_a_run_gives_three_records_a_site_and_modality(tmp_path):
     run = write_run(tmp_path / "run", {"base": COLLAPSED, "lco": WIDE}, scenes=40)
-    found = drift_run(run, "base", "lco", ("embed", "block_00"))
+    config = ProbeConfig(sites=("embed", "block_00"), parts=("drift",))
+    found = probe_run(run, config).drifts
     assert len(found) == 2 * 3 * 3
     for d in found:
         if d.site == "embed":

@@ -10,9 +10,9 @@ from geomkit.compare import verdicts
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.statistics import interval
 from geomkit.types import Activations, Measurement, Row
+from probes.config import ProbeConfig
 from probes.control import shuffled
 from probes.linear import (
-    ProbeConfig,
     _accuracy,
     _majority,
     mark,

@@ -7,8 +7,9 @@ import pytest
 
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import interval
-from probes.linear import ProbeConfig
-from probes.mdl import SHARES, blocks_of, code_lengths, compression, mdl_run, prior_lengths
+from probes.config import ProbeConfig
+from probes.mdl import SHARES, blocks_of, code_lengths, compression, prior_lengths
+from probes.suite import probe_run
 from probes.tasks import Task
 from tests.synthetic_run import WIDE, Geometry, write_run
 
@@ -122,8 +123,9 @@ def test_equal_states_have_no_code():
 def test_a_run_gives_measurements_and_paired_differences(tmp_path):
     deaf = Geometry(signal=0.5)
     run = write_run(tmp_path / "run", {"base": deaf, "lco": WIDE}, scenes=60)
-    config = ProbeConfig(sites=("embed", "final_norm"))
-    measurements, differences = mdl_run(run, config)
+    config = ProbeConfig(sites=("embed", "final_norm"), parts=("mdl",))
+    given = probe_run(run, config)
+    measurements, differences = given.measurements, given.differences
     found = {(m.metric, m.modality, m.checkpoint, m.site): m for m in measurements}
     change = {(d.metric, d.modality, d.site): d for d in differences}
     ends = [found["mdl:colour", "image", c, "final_norm"] for c in ("base", "lco")]
@@ -134,14 +136,14 @@ def test_a_run_gives_measurements_and_paired_differences(tmp_path):
     assert found["mdl:colour", "image", "lco", "embed"].value is None
     assert change["mdl:colour", "image", "embed"].note.startswith("all training states")
     assert "negative control" in found["mdl:background", "image", "lco", "final_norm"].note
-    assert mdl_run(run, config) == (measurements, differences)
+    assert probe_run(run, config) == given
 
 
 def test_a_change_below_chance_is_no_loss(tmp_path):
     """Both codes are worse than none: one of them being longer says nothing of the states."""
     run = write_run(tmp_path / "run", {"base": WIDE, "lco": Geometry(noise=3.0)}, scenes=60)
-    _, differences = mdl_run(run, ProbeConfig(sites=("final_norm",)))
-    found = {(d.metric, d.modality): d for d in differences}
+    given = probe_run(run, ProbeConfig(sites=("final_norm",), parts=("mdl",)))
+    found = {(d.metric, d.modality): d for d in given.differences}
     control = found["mdl:background", "text"]
     assert control.better == "neither"
     assert control.improved is None

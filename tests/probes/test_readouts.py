@@ -8,7 +8,8 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import folds_of
-from probes.linear import ProbeConfig, mark, probe
+from probes.config import ProbeConfig
+from probes.linear import mark, probe
 from probes.readouts import FOLDS, PENALTIES, fit, penalty_of, probability, span_of
 from probes.tasks import Task
 

@@ -7,8 +7,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from geomkit.errors import DegenerateInput
-from probes.linear import ProbeConfig
-from probes.separability import Mixture, separability, separability_run, told_apart
+from probes.config import ProbeConfig
+from probes.separability import Mixture, separability, told_apart
+from probes.suite import probe_run
 from probes.transfer import mean_of
 from tests.synthetic_run import Geometry, write_run
 
@@ -82,7 +83,9 @@ def test_few_groups_and_equal_states_have_reasons():
 def test_a_run_gives_measurements_and_paired_differences(tmp_path):
     apart, close = Geometry(gap=12.0), Geometry(gap=0.0)
     run = write_run(tmp_path / "run", {"base": apart, "lco": close}, scenes=60)
-    measurements, differences = separability_run(run, ProbeConfig(sites=("embed", "final_norm")))
+    config = ProbeConfig(sites=("embed", "final_norm"), parts=("separability",))
+    given = probe_run(run, config)
+    measurements, differences = given.measurements, given.differences
     found = {(m.metric, m.modality, m.checkpoint, m.site): m for m in measurements}
     assert {m.modality for m in measurements} == {"image-text", "audio-text"}
     before, after = (
