@@ -1,0 +1,300 @@
+"""Did it carry over? The change of what training never saw, set against that of what it did.
+
+Two ratios of the same two changes, untrained over trained, each with Fieller's interval:
+
+    ratio   of the changes as they are, in the metric's own unit
+    closed  of the shares of the way to the metric's reference (isotropic, full rank) that both went
+
+The verdict is made from `closed` where there is one. A modality that starts at a mean cosine of
+0.9999 has more to lose than one that starts at 0.70, and one that starts at 0.30 cannot fall by
+0.6 however well it follows: the plain ratio calls the first "more" and the second "in part" when
+both end isotropic. The share of the way is 1 for both. It has a price: it needs a reference that is
+better than the start, and a start that is clearly not there yet. Without one the verdict is made
+from `ratio`, and the note says so; where the two tell different stories, the note says that.
+
+    nothing to transfer             the trained modality did not clearly improve
+    the opposite happened           the untrained one got clearly worse
+    transferred in full             clearly better; the interval holds 1 and nothing up to 0.5
+    transferred in part             clearly better; the interval is below 1
+    more than in the trained modality   clearly better; the interval is above 1
+    transferred, amount open        clearly better; the interval is wide, or there is no fair ratio
+    no clear transfer               no clear change, and the interval excludes 1: at best a part
+    cannot be told                  no clear change, and the interval holds 1 as well
+    not comparable                  no clear change, and no fair ratio: nothing left to gain, or a
+                                    reference or a sample count that differs where it matters
+    not measured                    one of the two changes is not defined
+
+"Clearly better" of the untrained modality is after Holm's correction over the family: all tests of
+modalities that training did not see. The trained one is judged alone: a claim of transfer needs
+both, so its error is bounded by the first. Intervals of ratios are each at 95 %, not corrected.
+
+Retrieval and distances between modalities have no counterpart in a trained modality. They are
+members of the family and listed with their change, without a ratio.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from geomkit import statistics
+from geomkit.compare import (
+    DISTANCES,
+    LEAST,
+    LEVEL,
+    corrected,
+    key,
+    listed,
+    negligible,
+    number,
+    sides,
+)
+from geomkit.errors import DegenerateInput
+from geomkit.statistics import Estimate
+from geomkit.types import Difference, Interval, Transfer
+
+FULL = "transferred in full"
+PART = "transferred in part"
+MORE = "more than in the trained modality"
+SOME = "transferred, amount open"
+NONE = "no clear transfer"
+OPEN = "cannot be told"
+OPPOSITE = "the opposite happened"
+NOTHING = "nothing to transfer"
+INCOMPARABLE = "not comparable"
+UNMEASURED = "not measured"
+ALONE = {True: "clearly better", False: "clearly worse", None: "no clear change"}
+"""Verdicts of what has no counterpart in a trained modality."""
+
+CARRIED = (FULL, PART, MORE, SOME)
+MOST = 0.5
+"""An interval that reaches down to here leaves open whether most of it carried over."""
+
+ANY_COUNT = frozenset(
+    {"mean_cosine", "uniformity", "participation_ratio", "iso_score", "mean_norm_share"}
+)
+"""Metrics whose expectation does not depend on how many rows there are."""
+
+ALIKE = 0.05
+"""References, and counts of rows, that differ by less than this share are the same."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """One paired change: the record, and the two results it was made from."""
+
+    record: Difference
+    before: Estimate | DegenerateInput
+    after: Estimate | DegenerateInput
+
+    @property
+    def moved(self) -> Estimate:
+        """After minus before.
+
+        Raises:
+            DegenerateInput: one of the two is not defined.
+        """
+        return statistics.difference(_defined(self.before), _defined(self.after))
+
+
+def transfers(changes: Iterable[Change], trained: Sequence[str]) -> tuple[Transfer, ...]:
+    """The family of transfer verdicts of two checkpoints at one site.
+
+    Args:
+        changes: of every metric, modality, pair and direction; those without a better direction
+            are left out.
+        trained: modalities that training saw; without any there is no transfer to speak of.
+    """
+    if not trained:
+        return ()
+    judged = [c for c in changes if c.record.better != "neither"]
+    unseen = [c for c in judged if any(m not in trained for m in sides(c.record.modality))]
+    p = corrected([c.record for c in unseen])
+    taught: defaultdict[str, list[Change]] = defaultdict(list)
+    for c in judged:
+        if c.record.modality in trained:
+            taught[c.record.metric].append(c)
+    return tuple(t for c in unseen for t in _of(c, taught[c.record.metric], p.get(key(c.record))))
+
+
+def closed(change: Change) -> Estimate:
+    """The share of the way to its reference that a modality went: 0 none, 1 all of it.
+
+    Where it started is uncertain too, so both estimates have a part in the error.
+
+    Raises:
+        DegenerateInput: no reference lies on the better side of the start, or the start is there.
+    """
+    before, after = _defined(change.before), _defined(change.after)
+    way = 0.0 if before.chance is None else before.chance - before.value
+    if before.chance is None or (way > 0) != (change.record.better == "higher"):
+        raise DegenerateInput(f"{change.record.modality} has no reference better than its start")
+    if arrived(change):
+        raise DegenerateInput(
+            f"{change.record.modality} started at {number(before.value)}, where its reference "
+            f"{number(before.chance)} leaves nothing to gain"
+        )
+    share = (after.value - before.value) / way
+    shares = (after.shares - (1 - share) * before.shares) / way
+    return replace(before, value=share, shares=shares, chance=None)
+
+
+def arrived(change: Change) -> bool:
+    """Was the modality at its reference before, as far as the samples or rounding can tell?"""
+    before = _defined(change.before)
+    if before.chance is None:
+        return False
+    span = statistics.interval(before)
+    near = abs(before.chance - before.value) < LEAST.get(change.record.metric, 0.0)
+    return near or span.low <= before.chance <= span.high
+
+
+def _of(change: Change, taught: Sequence[Change], p: float | None) -> Iterator[Transfer]:
+    """One record against each trained modality; a single one where there is none to set against."""
+    if taught:
+        yield from (_against(change, other, p) for other in taught)
+    else:
+        yield _alone(change, p)
+
+
+def _alone(change: Change, p: float | None) -> Transfer:
+    """What the change is by itself."""
+    d = change.record
+    if _unmeasured(d):
+        return replace(_empty(d, p), verdict=UNMEASURED, note=_reason(d))
+    note = "a distance grows when states spread: read it with uniformity"
+    told = ALONE[_clearly(d, p)]
+    return replace(_empty(d, p), verdict=told, note=note if d.metric in DISTANCES else "")
+
+
+def _against(change: Change, other: Change, p: float | None) -> Transfer:
+    """One untrained modality against one trained, in one metric."""
+    d, t = change.record, other.record
+    empty = replace(_empty(d, p), trained=t.modality, change_trained=t.value)
+    for flawed in (x for x in (d, t) if _unmeasured(x)):
+        return replace(empty, verdict=UNMEASURED, note=f"{flawed.modality}: {_reason(flawed)}")
+    taught = _clearly(t, None)
+    if not taught:
+        return replace(empty, verdict=NOTHING, note=f"{t.modality}: {ALONE[taught]}")
+    unfair = _unfair(change, other)
+    if unfair:
+        return replace(empty, verdict=_verdict(d, p, None, unfair), note=unfair)
+    return _filled(empty, change, other)
+
+
+def _filled(empty: Transfer, change: Change, other: Change) -> Transfer:
+    """The record with both ratios, and the verdict of the better one."""
+    d, p = change.record, empty.p
+    ratio, span, flaw = _ratio(change.moved, other.moved)
+    found = replace(empty, ratio=ratio, interval=span)
+    plain = _verdict(d, p, span)
+    try:
+        gone = closed(change), closed(other)
+    except DegenerateInput as reason:
+        if arrived(change):
+            return replace(found, verdict=_verdict(d, p, None, str(reason)), note=str(reason))
+        return replace(found, verdict=plain, note=_joined(f"by the change itself: {reason}", flaw))
+    whole, whole_span, flaw = _ratio(*gone)
+    verdict = _verdict(d, p, whole_span)
+    ways = f"{other.record.modality} went {gone[1].value:.0%} of its way, "
+    ways += f"{d.modality} {gone[0].value:.0%}"
+    starts = f"by the change itself it is {plain!r}; they start at " + listed(
+        [f"{number(_defined(c.before).value)} ({c.record.modality})" for c in (other, change)]
+    )
+    return replace(
+        found,
+        closed_trained=gone[1].value,
+        closed_untrained=gone[0].value,
+        closed_ratio=whole,
+        closed_interval=whole_span,
+        verdict=verdict,
+        note=_joined(ways, "" if plain == verdict else starts, flaw),
+    )
+
+
+def _verdict(d: Difference, p: float | None, span: Interval | None, unfair: str = "") -> str:
+    """The words for a clear change of the trained modality, by the table above."""
+    clear = _clearly(d, p)
+    if clear is not None:
+        return _amount(span) if clear else OPPOSITE
+    if unfair:
+        return INCOMPARABLE
+    return NONE if span and not span.low <= 1 <= span.high else OPEN
+
+
+def _amount(span: Interval | None) -> str:
+    """How much of a clear transfer, by the interval of the ratio."""
+    if span is None or span.low <= 0:
+        return SOME
+    if span.high < 1:
+        return PART
+    if span.low > 1:
+        return MORE
+    return FULL if span.low > MOST else SOME
+
+
+def _clearly(d: Difference, p: float | None) -> bool | None:
+    """Better, worse, or no clear change; the correction and rounding can take a clear one away."""
+    return None if negligible(d) or (p is not None and p >= LEVEL) else d.improved
+
+
+def _unfair(change: Change, other: Change) -> str:
+    """Why the two changes have no common measure; empty when they have one."""
+    metric, names = change.record.metric, (other.record.modality, change.record.modality)
+    ends = [_defined(c.before) for c in (other, change)]
+    references = [e.chance for e in ends]
+    if None not in references and not _alike(*references):  # type: ignore[arg-type]  # no None
+        told = [f"{number(r)} ({name})" for r, name in zip(references, names, strict=True)]
+        return f"the references differ: {listed(told)}"
+    if metric not in ANY_COUNT and not _alike(ends[0].n, ends[1].n):
+        told = [f"{e.n} ({name})" for e, name in zip(ends, names, strict=True)]
+        return f"it grows with the number of rows, and they differ: {listed(told)}"
+    return ""
+
+
+def _alike(a: float, b: float) -> bool:
+    return abs(a - b) <= ALIKE * max(abs(a), abs(b))
+
+
+def _ratio(above: Estimate, below: Estimate) -> tuple[float | None, Interval | None, str]:
+    """Value and interval of `above / below`, or the reason why there is none."""
+    try:
+        return above.value / below.value, statistics.ratio(above, below), ""
+    except DegenerateInput as flaw:
+        return None, None, str(flaw)
+
+
+def _empty(d: Difference, p: float | None) -> Transfer:
+    return Transfer(
+        metric=d.metric,
+        before=d.before,
+        after=d.after,
+        site=d.site,
+        trained="",
+        untrained=d.modality,
+        change_trained=None,
+        change_untrained=d.value,
+        ratio=None,
+        interval=None,
+        verdict=UNMEASURED,
+        p=p,
+    )
+
+
+def _unmeasured(d: Difference) -> bool:
+    return d.value is None or d.interval is None
+
+
+def _reason(d: Difference) -> str:
+    return d.note or "no reason given"
+
+
+def _defined(result: Estimate | DegenerateInput) -> Estimate:
+    if isinstance(result, DegenerateInput):
+        raise result
+    return result
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
