@@ -27,6 +27,9 @@ Coordinates = NDArray[np.float32]
 EXACT_DIM = 1024
 """Above this width a seeded randomised solver finds the two axes; below, the exact one does."""
 
+LIMIT = 1000
+"""Rows a modality that are shown of two checkpoints: the page stays small."""
+
 FLAT = 1e-12
 """Total variance of unit rows at or below which they are one point up to rounding."""
 
@@ -56,11 +59,27 @@ class Projection:
     sites: tuple[SiteMap, ...]
 
 
-def project(run: Run, *, pooling: str = "last", limit: int = 1000) -> Projection:
-    """PCA coordinates of a run, at most `limit` rows a modality, chosen by a hash of the id.
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What of a run is shown: checkpoints, sites that all have, and rows by plan index."""
 
-    The same ids are chosen in every modality, so pairs stay together; the choice and the axes
-    depend on the run alone. Axes are flipped where that makes a site resemble the one before it.
+    pooling: str
+    checkpoints: tuple[str, ...]
+    sites: tuple[str, ...]
+    rows: tuple[int, ...]
+    available: int
+
+    def states(self, run: Run, site: str) -> NDArray[np.float32]:
+        """States of the rows shown, `(checkpoints, rows, dim)`."""
+        each = (run.states(name, site, self.pooling)[0] for name in self.checkpoints)
+        return np.stack([states[list(self.rows)] for states in each])
+
+
+def frame(run: Run, *, pooling: str = "last", limit: int = LIMIT) -> Frame:
+    """At most `limit` rows a modality, chosen by a hash of the id; fewer with many checkpoints.
+
+    The same ids are chosen in every modality, so pairs stay together; the choice depends on the
+    run alone.
 
     Raises:
         DegenerateInput: no checkpoint is complete, or no row was read in all of them.
@@ -69,16 +88,34 @@ def project(run: Run, *, pooling: str = "last", limit: int = 1000) -> Projection
     if not records:
         raise DegenerateInput("expected a complete checkpoint to project, got none: run capture")
     names = tuple(record.name for record in records)
-    sites = records[0].sites
+    sites = tuple(s for s in records[0].sites if all(s in record.sites for record in records))
     read = np.logical_and.reduce([run.states(name, sites[0], pooling)[1] for name in names])
-    chosen = choose(run.plan.rows, read, limit)
+    chosen = choose(run.plan.rows, read, max(1, limit * 2 // max(2, len(names))))
     if not chosen:
         raise DegenerateInput("expected a row read in every checkpoint, got none: see the skipped")
+    return Frame(pooling, names, sites, chosen, int(read.sum()))
+
+
+def project(run: Run, *, pooling: str = "last", limit: int = LIMIT) -> Projection:
+    """PCA coordinates of the rows of a `frame`; the axes depend on the run alone.
+
+    Axes are flipped where that makes a site resemble the one before it.
+
+    Raises:
+        DegenerateInput: as `frame`.
+    """
+    shown = frame(run, pooling=pooling, limit=limit)
     maps: list[SiteMap] = []
-    for site in sites:
-        states = [run.states(name, site, pooling)[0][list(chosen)] for name in names]
-        maps.append(flip_to_match(site_map(site, np.stack(states)), maps))
-    return Projection("pca", pooling, names, chosen, int(read.sum()), tuple(maps))
+    for site in shown.sites:
+        maps.append(flip_to_match(site_map(site, shown.states(run, site)), maps))
+    return projection_of(shown, maps)
+
+
+def projection_of(shown: Frame, maps: Sequence[SiteMap]) -> Projection:
+    """The maps of every site of a frame."""
+    return Projection(
+        "pca", shown.pooling, shown.checkpoints, shown.rows, shown.available, tuple(maps)
+    )
 
 
 def choose(rows: Sequence[Row], read: NDArray[np.bool_], limit: int) -> tuple[int, ...]:
