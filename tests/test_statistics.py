@@ -9,7 +9,7 @@ from geomkit.errors import DegenerateInput, UsageError
 from geomkit.estimates import between, retrieved, space, within
 from geomkit.geometry import effective_rank, mean_cosine, uniformity
 from geomkit.geometry.rows import codes
-from geomkit.statistics import difference, from_jackknife, from_rows, from_scores, holm, interval
+from geomkit.statistics import difference, from_jackknife, from_rows, from_scores, interval
 
 RNG = np.random.default_rng(0)
 
@@ -106,6 +106,26 @@ def test_difference_of_other_rows():
         difference(small, large)
 
 
+def test_shares_keep_the_names_of_their_groups():
+    clusters, names = np.array([1, 0, 1, 2]), ("a", "b", "c")
+    hits = from_scores([1, 0, 0, 1], clusters, names=names)
+    rows = from_rows(0.0, [1.0, 2.0, 3.0, 4.0], clusters, names=list(names))
+    assert hits.names == difference(hits, hits).names == rows.names == names
+    assert dict(zip(names, rows.shares, strict=True)) == {"a": 0.5, "b": 1.0, "c": 1.0}
+    assert from_jackknife(np.zeros(3), np.array([0, 1, 0, 1])).names == ()
+
+
+def test_names_that_are_too_few():
+    with pytest.raises(UsageError, match="one name a group, got 2 names for 3 groups"):
+        from_rows(0.0, np.zeros(3), np.arange(3), names=("a", "b"))
+
+
+def test_difference_of_other_groups():
+    one, two = (from_rows(0.0, np.zeros(2), np.arange(2), names=tuple(n)) for n in ("ab", "ac"))
+    with pytest.raises(UsageError, match="groups of different names"):
+        difference(one, two)
+
+
 def test_one_group_has_no_interval():
     with pytest.raises(DegenerateInput, match="at least 2 groups"):
         interval(from_scores(np.ones(5), np.zeros(5, int)))
@@ -150,14 +170,6 @@ def test_p_value_without_spread():
     flat = from_rows(1.0, np.zeros(4), np.arange(4))
     assert statistics.p_value(flat) == 0
     assert statistics.p_value(flat, null=1.0) == 1
-
-
-def test_holm_against_the_definition():
-    p = {"a": 0.001, "b": 0.02, "c": 0.02, "d": 0.5}
-    assert holm(p) == pytest.approx({"a": 0.004, "b": 0.06, "c": 0.06, "d": 0.5})
-    assert list(holm({"late": 0.9, "early": 0.8})) == ["late", "early"]
-    assert holm({"late": 0.9, "early": 0.8})["early"] == 1
-    assert holm({}) == {}
 
 
 def test_folds_never_split_a_group_and_are_even():
