@@ -1,6 +1,7 @@
 """An analysis with its records filed by name, and the small rules that all panels share.
 
-The page compares the first checkpoint ("before") with the last ("after").
+The page compares the first checkpoint ("before") with the last ("after"); those in between are
+drawn as lines. Where several runs are shown, the last one may have a reference of its own.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from geomkit.types import (
     MODALITIES,
     Analysis,
     Difference,
+    Drift,
     Interval,
     Measurement,
     Modality,
     ProbeResult,
 )
+from reports.metrics import DRIFT
 
 FINAL = "final_norm"
 HEAD = "lm_head"
 
 Role = Literal["trained", "untrained", "control"]
+Certainty = Literal["everywhere", "here", "no"]
+"""How clear a change is: at all sites at once, at this site alone, or not."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,26 @@ class Book:
 
     analysis: Analysis
 
-    @property
+    @cached_property
     def before(self) -> str:
-        """The reference checkpoint."""
-        return self.analysis.checkpoints[0] if self.analysis.checkpoints else ""
+        """The checkpoint that the last one was compared with; the first, if with several."""
+        names = self.analysis.checkpoints
+        compared = {
+            d.before
+            for d in (*self.analysis.differences, *self.analysis.probe_differences)
+            if d.after == self.after
+        }
+        return next((name for name in names if name in compared), names[0] if names else "")
 
     @property
     def after(self) -> str:
         """The last checkpoint; empty when there is only one."""
         return self.analysis.checkpoints[-1] if len(self.analysis.checkpoints) > 1 else ""
+
+    @property
+    def between(self) -> tuple[str, ...]:
+        """The checkpoints that are neither, in the order they were named."""
+        return tuple(n for n in self.analysis.checkpoints if n not in (self.before, self.after))
 
     @cached_property
     def measurements(self) -> Mapping[tuple[str, str, str, str], Measurement]:
@@ -48,8 +64,13 @@ class Book:
         probes = [as_measurement(probe) for probe in self.analysis.probes]
         return {
             (m.metric, m.site, m.modality, m.checkpoint): m
-            for m in (*probes, *self.analysis.measurements)
+            for m in (*probes, *self.drifts, *self.analysis.measurements)
         }
+
+    @cached_property
+    def drifts(self) -> tuple[Measurement, ...]:
+        """How far rows moved from the reference, filed as measurements "drift:<metric>"."""
+        return tuple(drift_measurement(d) for d in self.analysis.drifts if d.before == self.before)
 
     @cached_property
     def differences(self) -> Mapping[tuple[str, str, str], Difference]:
@@ -99,6 +120,30 @@ def as_measurement(probe: ProbeResult) -> Measurement:
         n=probe.n_test,
         note=probe.note,
     )
+
+
+def drift_measurement(drift: Drift) -> Measurement:
+    """A drift filed with the measurements of the checkpoint that moved; no way is better."""
+    return Measurement(
+        metric=f"{DRIFT}{drift.metric}",
+        checkpoint=drift.after,
+        site=drift.site,
+        modality=drift.modality,
+        value=drift.value,
+        interval=drift.interval,
+        chance=drift.chance,
+        better="neither",
+        n=drift.n,
+        note=drift.note,
+    )
+
+
+def certainty(difference: Difference | None) -> Certainty:
+    """How clear a change is; by its own interval where no simultaneous one was made."""
+    if difference is None or not difference.clear:
+        return "no"
+    band = difference.band
+    return "everywhere" if band is not None and (band.low > 0 or band.high < 0) else "here"
 
 
 def known(name: str) -> Modality:

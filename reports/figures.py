@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from geomkit.types import Measurement
+from reports.book import certainty
 from reports.layers import LayerPanel, runs
 from reports.static import (
     FOREST_EDGE,
@@ -18,8 +19,8 @@ from reports.static import (
     FOREST_WORDS,
     LABEL,
     forest_numbers,
-    site_ticks,
 )
+from reports.static_layers import site_ticks
 from reports.transfer import ForestPanel, ForestRow
 from reports.words import clip, number, site_title, with_interval
 
@@ -27,6 +28,9 @@ Figure = dict[str, Any]
 
 WORDS = FOREST_WORDS / FOREST_WIDTH
 """Share of a transfer panel that its words take."""
+
+DASHES = ("solid", "dot", "dashdot", "longdash")
+"""Of the checkpoints between the first and the last, in turn."""
 
 SYMBOLS = {"text": "circle", "image": "diamond", "audio": "square", "video": "triangle-up"}
 
@@ -164,12 +168,15 @@ def forest_hint(panel: ForestPanel) -> list[Figure]:
 def layer_figure(panel: LayerPanel, names: tuple[str, str]) -> Figure:
     """Before dashed, after solid, bands for intervals, grey where no value exists."""
     traces = [site_trace(panel), chance_trace(panel)]
-    for measurements, name, late in (
-        (panel.before, names[0], False),
-        (panel.after, names[1], True),
-    ):
-        for stretch in runs(panel, measurements):
-            traces.extend(stretch_traces(stretch, name, panel.family, late))
+    for stretch in runs(panel, panel.before):
+        traces.extend(stretch_traces(stretch, names[0], panel.family, late=False))
+    traces += [
+        between_trace(stretch, name, panel.family, i)
+        for i, (name, measurements) in enumerate(panel.between)
+        for stretch in runs(panel, measurements)
+    ]
+    for stretch in runs(panel, panel.after):
+        traces.extend(stretch_traces(stretch, names[1], panel.family, late=True))
     places, labels = zip(*site_ticks(panel), strict=True) if panel.sites else ((), ())
     edge = panel.places[-1] if panel.places else 0.0
     return figure(
@@ -181,7 +188,7 @@ def layer_figure(panel: LayerPanel, names: tuple[str, str]) -> Figure:
             unifiedhovertitle={"text": " "},
         ),
         yaxis=axis(range=[panel.low, panel.high], nticks=5),
-        shapes=gap_shapes(panel),
+        shapes=[*gap_shapes(panel), *certainty_shapes(panel)],
         hovermode="x unified",
     )  # fmt: skip
 
@@ -223,6 +230,37 @@ def stretch_traces(
         "line": {"width": 0}, "fillcolor": f"{ink}/0.16",
     }  # fmt: skip
     return [band, curve]
+
+
+def between_trace(
+    stretch: Sequence[tuple[float, Measurement]], name: str, kind: str, place: int
+) -> Figure:
+    """A checkpoint between the first and the last: a thin line without a band."""
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(stretch) > 1 else "markers",
+        "x": [p for p, _ in stretch],
+        "y": [m.value for _, m in stretch],
+        "name": plain(name, 24),
+        "customdata": [with_interval(m.value, m.interval) for _, m in stretch],
+        "hovertemplate": "%{customdata}",
+        "line": {"color": f"@{kind}/0.55", "width": 1.2, "dash": DASHES[place % len(DASHES)]},
+        "marker": {"symbol": "line-ew-open", "size": 8, "color": f"@{kind}/0.55"},
+    }
+
+
+def certainty_shapes(panel: LayerPanel) -> list[Figure]:
+    """Along the foot: filled where the change is clear at all sites at once, hollow where here."""
+    ink = f"@{panel.family}"
+    return [
+        {
+            "type": "rect", "x0": place - 0.16, "x1": place + 0.16, "yref": "paper",
+            "y0": 0.006, "y1": 0.03, "layer": "above", "line": {"width": 1, "color": ink},
+            "fillcolor": ink if sure == "everywhere" else "rgba(0,0,0,0)",
+        }
+        for place, change in zip(panel.places, panel.differences, strict=True)
+        if (sure := certainty(change)) != "no"
+    ]  # fmt: skip
 
 
 def site_trace(panel: LayerPanel) -> Figure:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from geomkit.types import MODALITIES, Better, Difference, Measurement
 from reports.book import FINAL, Book, known, padded, reach
+from reports.metrics import FAMILIES, Family, family_of
 from reports.words import family, metric_meaning, metric_title
 
 SET_APART = 1.6
@@ -20,8 +21,9 @@ FLATTEST = 0.3
 class LayerPanel:
     """One metric in one modality over the sites, before and after.
 
-    `before` and `after` hold one entry a site, None where nothing was measured; `gaps` names the
-    sites without a value and says why; `low` and `high` are shared by the panels of a metric.
+    `before` and `after` hold one entry a site, None where nothing was measured; so does each of
+    `between`, the checkpoints in the middle; `gaps` names the sites without a value and says why;
+    `low` and `high` are shared by the panels of a metric.
     """
 
     key: str
@@ -36,6 +38,7 @@ class LayerPanel:
     gaps: tuple[tuple[str, str], ...]
     low: float
     high: float
+    between: tuple[tuple[str, tuple[Measurement | None, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,54 @@ class LayerGroup:
     gaps: tuple[tuple[str, str], ...]
     off_scale: float | None  # a chance level or floor so far off that it would flatten the curves
 
+    @property
+    def clear(self) -> int:
+        """Sites, of all its modalities, where the change is clear."""
+        return sum(d is not None and d.clear for p in self.panels for d in p.differences)
+
+    @property
+    def measured(self) -> int:
+        """Sites, of all its modalities, with a change at all."""
+        return sum(
+            d is not None and d.value is not None for p in self.panels for d in p.differences
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFamily:
+    """The metrics that answer one question."""
+
+    family: Family
+    groups: tuple[LayerGroup, ...]
+
+    @property
+    def clear(self) -> int:
+        """Sites where a change is clear, over all its metrics."""
+        return sum(group.clear for group in self.groups)
+
+    @property
+    def measured(self) -> int:
+        """Sites with a change, over all its metrics."""
+        return sum(group.measured for group in self.groups)
+
+
+def layer_families(groups: Sequence[LayerGroup]) -> tuple[LayerFamily, ...]:
+    """The groups by the question they answer; families without any are left out."""
+    return tuple(
+        LayerFamily(one, own)
+        for one in FAMILIES
+        if (own := tuple(g for g in groups if family_of(g.metric) == one.key))
+    )
+
 
 def layer_groups(book: Book) -> tuple[LayerGroup, ...]:
     """Every metric that was measured at the decoder's sites, in the analysis' order."""
-    own = [m for m in book.analysis.measurements if m.site in book.analysis.sites]
+    by_metric: dict[str, list[Measurement]] = {}
+    for m in (*book.analysis.measurements, *book.drifts):
+        if m.site in book.analysis.sites:
+            by_metric.setdefault(m.metric, []).append(m)
     groups = []
-    for i, metric in enumerate(dict.fromkeys(m.metric for m in own)):
-        here = [m for m in own if m.metric == metric]
+    for i, (metric, here) in enumerate(by_metric.items()):
         kinds = sorted(
             dict.fromkeys(m.modality for m in here),
             key=lambda kind: MODALITIES.index(known(family(kind))),
@@ -109,7 +153,7 @@ def layer_panel(
     )
     return LayerPanel(
         key, metric, modality, family(modality), sites, site_places(sites), before, after,
-        differences, gaps, low, high,
+        differences, gaps, low, high, tuple((name, of(name)) for name in book.between),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from geomkit.projection import Projection
 from geomkit.types import MODALITIES, Analysis, Row
 from reports import (
     figures,
+    heat,
     layers,
     matrices,
     media,
     payload,
     provenance,
     static,
+    static_layers,
     transfer,
     verdicts,
     words,
@@ -37,8 +40,8 @@ from reports.book import HEAD, Book
 from reports.mapping import Shown
 
 SCHEMA = "geomkit-report/1"
-SCRIPTS = ("page.js", "map.js")
-STYLES = ("style.css", "map.css")
+SCRIPTS = ("page.js", "layers.js", "map.js")
+STYLES = ("style.css", "layers.css", "map.css")
 SKIPPED_SHOWN = 50
 POLICY = (
     "default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
@@ -126,6 +129,16 @@ class Report:
         counts = {m: sum(row.modality == m for row in rows) for m in MODALITIES}
         return cls(Book(analysis), shown, own, {m: n for m, n in counts.items() if n})
 
+    @cached_property
+    def groups(self) -> tuple[layers.LayerGroup, ...]:
+        """Every metric over the sites."""
+        return layers.layer_groups(self.book)
+
+    @cached_property
+    def heat(self) -> tuple[heat.HeatRow, ...]:
+        """Every difference at every site."""
+        return heat.heat_rows(self.groups)
+
     # ---------------------------------------------------------------------------- numbers
 
     def numbers(self) -> dict[str, Any]:
@@ -180,7 +193,7 @@ class Report:
             *([head] if (head := transfer.head_panel(book)) else []),
         ]
         own = {panel.key: figures.forest_figure(panel) for panel in forests}
-        for group in layers.layer_groups(book):
+        for group in self.groups:
             own |= {panel.key: figures.layer_figure(panel, names) for panel in group.panels}
         for curve in provenance.training_curves(book.analysis.provenance):
             own[curve.key] = figures.curve_figure(curve.title, curve.steps, curve.values)
@@ -207,6 +220,7 @@ class Report:
         return payload.strict_json(
             {
                 "figures": self.figures(),
+                "heat": heat.payload(self.heat, self.book.analysis.sites),
                 "downloads": self.downloads(),
                 "map": self.shown.payload() if self.shown else None,
                 "media": self.media.payload(),
@@ -260,8 +274,10 @@ class Report:
             "control_forests": [p for p in forests if p.control],
             "head_panel": transfer.head_panel(book),
             "head_measurements": [m for m in analysis.measurements if m.site == HEAD],
-            "layer_groups": layers.layer_groups(book),
-            "common_gaps": layers.common_gaps(layers.layer_groups(book)),
+            "layer_families": layers.layer_families(self.groups),
+            "common_gaps": layers.common_gaps(self.groups),
+            "simultaneous": any(d.band is not None for d in analysis.differences),
+            "heat": [r for r in self.heat if r.headline] or self.heat[:20],
             "matrices": matrices.probe_matrices(book),
             "shown": self.shown,
             "drawings": [(n, own(svg)) for n, svg in self.shown.drawings()] if self.shown else [],
@@ -306,7 +322,8 @@ def environment() -> Environment:
         "family": words.family, "direction": words.direction_title, "decimals": words.decimals,
         "symbol": lambda status: words.STATUS_SYMBOLS.get(status, "?"),
         "forest_svg": lambda panel: own(static.forest_svg(panel)),
-        "layer_svg": lambda panel: own(static.layer_svg(panel)),
+        "heat_svg": lambda rows, sites: own(static_layers.heat_svg(rows, sites)),
+        "layer_svg": lambda panel: own(static_layers.layer_svg(panel)),
         "curve_svg": lambda c: own(static.curve_svg(c.title, c.steps, c.values)),
     }  # fmt: skip
     return env

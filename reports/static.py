@@ -11,10 +11,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.types import Measurement, Row
-from reports.layers import LayerPanel, runs
+from geomkit.types import Row
 from reports.transfer import ForestPanel, ForestRow
-from reports.words import clip, number, site_title, with_interval
+from reports.words import clip, number, with_interval
 
 LAYER_SIZE = (340, 200)
 FOREST_WIDTH = 340
@@ -157,79 +156,6 @@ def better_arrow(panel: ForestPanel, left: float, right: float, y: float) -> lis
     if panel.better == "lower":
         return [text(left, y, "\u2190 better", "hint")]
     return [text(right, y, "better \u2192", "hint", "end")] if panel.better == "higher" else []
-
-
-# ----------------------------------------------------------------------------------- layers
-
-
-def layer_svg(panel: LayerPanel) -> str:
-    """Before dashed, after solid, bands for intervals, gaps where no value exists."""
-    width, height = LAYER_SIZE
-    left, right, top, bottom = 46, width - 8, 8, height - 24
-    span = max(panel.places[-1], 1.0) if panel.places else 1.0
-
-    def across(place: float) -> float:
-        return left + 10 + place / span * (right - left - 20)
-
-    def up(value: float) -> float:
-        return bottom - (value - panel.low) / (panel.high - panel.low) * (bottom - top)
-
-    body = []
-    for tick in ticks(panel.low, panel.high):
-        body.append(line((left, up(tick)), (right, up(tick)), "grid"))
-        body.append(text(left - 6, up(tick) + 4, tick_label(tick), "tick", "end"))
-    for place, label in site_ticks(panel):
-        body.append(text(across(place), bottom + 16, label, "tick", "middle"))
-    gaps = {site for site, _ in panel.gaps}
-    for site, place in zip(panel.sites, panel.places, strict=True):
-        if site in gaps:
-            x = across(place) - 9
-            body.append(
-                f'<rect x="{x:.1f}" y="{top}" width="18" height="{bottom - top}" class="gap"/>'
-            )
-    body.append(f'<g class="m-{panel.family}">')
-    for css, measurements in (("before", panel.before), ("after", panel.after)):
-        chance = [
-            (across(p), up(m.chance))
-            for s in runs(panel, measurements)
-            for p, m in s
-            if m.chance is not None
-        ]
-        if css == "after" and chance:
-            body.append(path(chance, "chance"))
-        for stretch in runs(panel, measurements):
-            body.extend(layer_stretch(stretch, css, panel.family, across, up))
-    body.append("</g>")
-    return svg(width, height, f"{panel.metric}, {panel.modality}, over the layers", body)
-
-
-def layer_stretch(
-    stretch: Sequence[tuple[float, Measurement]], css: str, kind: str, across: Scale, up: Scale
-) -> list[str]:
-    """One unbroken stretch: its band and its line; a single site gets a mark and a whisker."""
-    points = [(across(p), up(m.value)) for p, m in stretch if m.value is not None]
-    ends = [(across(p), m.interval) for p, m in stretch if m.interval is not None]
-    if len(points) == 1:
-        whisker = [line((x, up(i.low)), (x, up(i.high)), f"whisker {css}") for x, i in ends]
-        return [*whisker, mark(kind, *points[0], 4, "hollow" if css == "before" else "solid")]
-    band = [(x, up(i.high)) for x, i in ends] + [(x, up(i.low)) for x, i in reversed(ends)]
-    area = [path(band, "band", closed=True)] if band else []
-    return [*area, path(points, f"curve {css}")]
-
-
-def site_ticks(panel: LayerPanel, most: int = 7) -> list[tuple[float, str]]:
-    """Short names under the axis: the ends always, the blocks thinned out."""
-    blocks = [
-        (p, s) for p, s in zip(panel.places, panel.sites, strict=True) if s.startswith("block_")
-    ]
-    step = max(1, -(-len(blocks) // most))
-    named = [(p, s.removeprefix("block_").lstrip("0") or "0") for p, s in blocks[::step]]
-    others = [
-        (p, {"final_norm": "norm", "embed": "emb"}.get(s, clip(site_title(s), 8)))
-        for p, s in zip(panel.places, panel.sites, strict=True)
-        if not s.startswith("block_")
-    ]
-    return sorted([*named, *others])
 
 
 # -------------------------------------------------------------------------------------- map

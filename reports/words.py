@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from geomkit.types import MODALITIES, Better, Interval, Status
+from reports.metrics import DRIFT, METRICS, known_as
 
 MINUS = "\u2212"
 ARROW = "\u2192"
@@ -19,54 +19,6 @@ MOST_PLACES = 5
 """Decimals above which a number is written with a power of ten."""
 CLIP = 200
 
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How a metric is called and read."""
-
-    title: str
-    meaning: str
-
-
-METRICS: dict[str, Metric] = {
-    "mean_cosine": Metric(
-        "Anisotropy", "Mean cosine of distinct samples: 1 when all point one way, 0 when spread."
-    ),
-    "uniformity": Metric(
-        "Uniformity", "Log of the mean Gaussian potential: lower fills the sphere more evenly."
-    ),
-    "effective_rank": Metric(
-        "Effective rank", "How many directions carry the variance: the exponential of its entropy."
-    ),
-    "alignment": Metric(
-        "Alignment", "Mean squared distance of the two views of one sample: 0 when they coincide."
-    ),
-    "modality_gap": Metric(
-        "Modality gap", "Distance between the two modalities' centres: 0 when they share a centre."
-    ),
-    "mutual_knn": Metric(
-        "Shared neighbours", "Share of nearest neighbours that two modalities agree on."
-    ),
-    "participation_ratio": Metric(
-        "Participation ratio",
-        "How many directions carry the variance: its sum squared, over squares.",
-    ),
-    "modality_gap_unbiased": Metric(
-        "Modality gap, unbiased", "The squared gap without the bias of small samples."
-    ),
-    "linear_cka": Metric(
-        "Linear CKA", "Agreement of the two modalities' geometry, up to rotation and scale."
-    ),
-    "mrr": Metric("Mean reciprocal rank", "One over the rank of the right answer, on average."),
-    "retrieval_r5": Metric("Retrieval at 5", "How often the right one is among the nearest five."),
-    "probe": Metric("Probes", "spoken attributes"),
-    "retrieval_r1": Metric(
-        "Retrieval at 1", "How often the nearest neighbour in the other modality is the right one."
-    ),
-    "generative_loss": Metric(
-        "Generative loss", "Cross-entropy of the caption given the input, in nats a token."
-    ),
-}
 
 STATUS_SYMBOLS: dict[Status, str] = {
     "PASS": "\u2713",
@@ -82,14 +34,16 @@ def metric_title(metric: str) -> str:
     """A metric's name for people; an unknown one keeps its own name."""
     if metric.startswith("probe:"):
         return f"Probe: {clip(metric.removeprefix('probe:'), 60)}"
-    known = METRICS.get(metric)
-    plain = clip(metric.replace("_", " "), 60)
-    return known.title if known else plain[:1].upper() + plain[1:]
+    metric = metric.removeprefix(DRIFT)
+    if metric in METRICS:
+        return METRICS[metric].title
+    plain = clip(metric.replace("_", " ").replace("@", " at "), 60)
+    return plain[:1].upper() + plain[1:]
 
 
 def metric_meaning(metric: str) -> str:
     """One sentence about what a metric measures; empty for an unknown one."""
-    known = METRICS.get(metric)
+    known = known_as(metric)
     return known.meaning if known else ""
 
 

@@ -213,6 +213,7 @@ async function start() {
   try {
     const data = JSON.parse(await unpack("data"));
     startDownloads(data.downloads);
+    startHeat(data.heat);
     await loadPlotly(await unpack("plotly"));
     startFigures(data.figures);
     if (data.map) await startMap(data.map, data.media);

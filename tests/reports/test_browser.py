@@ -61,7 +61,10 @@ class Visit:
         raise AssertionError(f"never true: {condition}")
 
     def walk(self) -> None:
-        """Scroll through, so that every figure is drawn."""
+        """Open what is folded and scroll through, so that every figure is drawn."""
+        self.page.evaluate(
+            "document.querySelectorAll('details.family').forEach(d => d.open = true)"
+        )
         script = "[...document.querySelectorAll('[data-figure]')].map(e => e.id)"
         for name in self.page.evaluate(script):
             self.page.evaluate(

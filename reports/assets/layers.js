@@ -1,0 +1,127 @@
+
+/* ---- the heat map: where what changed, and a way to the map's layer ---- */
+
+const SITE = "geomkit:site";
+
+/** Tell every part of the page which site is looked at. */
+function tellSite(name) {
+  document.dispatchEvent(new CustomEvent(SITE, { detail: name }));
+}
+
+/** Views to choose from: one modality with all measures, or one measure with all modalities. */
+function heatViews(rows) {
+  const views = [];
+  const first = rows.filter((row) => row.headline);
+  if (first.length) views.push({ label: "Overview", title: "headline measures", rows: first, heading: "both" });
+  const group = (label, names, keep, name) => {
+    for (const value of names) {
+      const own = rows.filter((row) => row[keep] === value);
+      views.push({ label, title: own[0][name], rows: own, heading: keep === "modality" ? "metric" : "shown" });
+    }
+  };
+  group("All measures of", new Set(rows.map((row) => row.modality)), "modality", "shown");
+  group("All modalities in", new Set(rows.map((row) => row.metric)), "metric", "metric");
+  return views;
+}
+
+function heatCell(row, site, data) {
+  const box = make("td");
+  if (!data) {
+    box.className = "gap";
+    box.title = `${site.title}: no value`;
+    return box;
+  }
+  const [share, mark, text] = data;
+  const tone = row.judged ? (share > 0 ? "up" : "down") : "neutral";
+  const sure = ["not clear", "clear here", "clear at all sites at once"][mark];
+  const button = make("button", "", { type: "button", tabindex: "-1", class: `tone ${tone}` });
+  button.style.setProperty("--d", `${share ? 8 + 82 * Math.abs(share) : 0}%`);
+  const verdict = row.judged && share && mark ? (share > 0 ? ", better" : ", worse") : "";
+  button.setAttribute("aria-label", `${row.metric}, ${row.shown}, ${site.title}: ${text}, ${sure}${verdict}`);
+  if (mark) button.append(make("i", "", { class: mark === 2 ? "sure" : "", "aria-hidden": "true" }));
+  box.append(button);
+  return box;
+}
+
+function startHeat(heat) {
+  if (!heat?.rows.length) return;
+  const views = heatViews(heat.rows);
+  const select = $("heat-view");
+  for (const label of new Set(views.map((view) => view.label))) {
+    const group = make("optgroup", "", { label });
+    views.forEach((view, i) => {
+      if (view.label === label) group.append(make("option", view.title, { value: i }));
+    });
+    select.append(group);
+  }
+  let at = heat.sites.at(-1)?.name;
+  const short = (name) => name.replace(/^block_0*(?=\d)/, "").replace("final_norm", "norm").replace("embed", "emb");
+
+  function markSite() {
+    for (const head of $("heat-live").querySelectorAll("thead th[data-site]")) head.classList.toggle("now", head.dataset.site === at);
+  }
+
+  function show() {
+    const view = views[Number(select.value)];
+    const head = make("tr");
+    head.append(make("th", view.heading === "shown" ? "Modality" : "Measure", { scope: "col" }));
+    for (const site of heat.sites) head.append(make("th", short(site.name), { scope: "col", "data-site": site.name, title: site.title }));
+    const body = make("tbody");
+    for (const row of view.rows) {
+      const line = make("tr");
+      const title = view.heading === "both" ? `${row.metric}, ${row.shown}` : row[view.heading];
+      const name = make("th", title, { scope: "row", title: `${row.metric}, ${row.shown}` });
+      name.prepend(make("span", "", { class: `swatch m-${row.family}`, "aria-hidden": "true" }));
+      line.append(name, ...heat.sites.map((site, i) => heatCell(row, site, row.cells[i])));
+      body.append(line);
+    }
+    const table = make("table");
+    const top = make("thead");
+    top.append(head);
+    table.append(make("caption", `Differences, ${view.label.toLowerCase()} ${view.title}`, { class: "sr" }), top, body);
+    $("heat-live").replaceChildren(table);
+    const first = table.querySelector("button");
+    if (first) first.tabIndex = 0;
+    markSite();
+  }
+
+  /** The button so many rows and columns away, gaps skipped. */
+  function beside(button, down, across) {
+    let box = button.parentElement;
+    for (;;) {
+      const line = down ? (down > 0 ? box.parentElement.nextElementSibling : box.parentElement.previousElementSibling) : box.parentElement;
+      box = line?.children[box.cellIndex + across];
+      if (!box || box.tagName !== "TD") return null;
+      if (box.firstElementChild) return box.firstElementChild;
+    }
+  }
+
+  const steps = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
+  $("heat-live").addEventListener("keydown", (event) => {
+    const step = steps[event.key];
+    const next = step && event.target.matches("td button") && beside(event.target, ...step);
+    if (!step) return;
+    event.preventDefault();
+    if (!next) return;
+    event.target.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+  const say = (event) => {
+    const button = event.target.closest("td button");
+    if (button) $("heat-said").textContent = button.getAttribute("aria-label");
+  };
+  $("heat-live").addEventListener("focusin", say);
+  $("heat-live").addEventListener("pointerover", say);
+  $("heat-live").addEventListener("click", (event) => {
+    const box = event.target.closest("td button")?.parentElement;
+    if (box) tellSite(heat.sites[box.cellIndex - 1].name);
+  });
+  document.addEventListener(SITE, (event) => {
+    at = event.detail;
+    markSite();
+  });
+  select.addEventListener("change", show);
+  $("heat").classList.add("alive");
+  show();
+}

@@ -1,0 +1,88 @@
+"""Where in the decoder things changed: every difference as a cell, metric or modality x site.
+
+Metrics have their own units, so a cell's depth is its difference over the largest one of its
+metric, over all modalities and sites; the sign is that of better or worse where there is such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from geomkit.types import Difference
+from reports.book import Certainty, certainty
+from reports.layers import LayerGroup
+from reports.metrics import family_of
+from reports.words import decimals, modality_title, site_title, with_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One difference: `share` in [-1, 1] of the largest of its metric, positive is better."""
+
+    share: float
+    certainty: Certainty
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeatRow:
+    """One metric in one modality over the sites; None where there is no difference."""
+
+    metric: str
+    title: str
+    family: str  # of the modality: its colour and shape
+    modality: str
+    judged: bool  # the metric has a better way
+    headline: bool
+    cells: tuple[Cell | None, ...]
+
+
+def heat_rows(groups: Sequence[LayerGroup]) -> tuple[HeatRow, ...]:
+    """A row for every panel that has a difference somewhere."""
+    rows = []
+    for group in groups:
+        changes = [d for p in group.panels for d in p.differences if d and d.value is not None]
+        largest = max((abs(d.value or 0.0) for d in changes), default=0.0)
+        places = decimals([d.value or 0.0 for d in changes])
+        for panel in group.panels:
+            cells = tuple(cell(d, largest, places) for d in panel.differences)
+            if any(cells):
+                rows.append(
+                    HeatRow(
+                        group.metric, group.title, panel.family, panel.modality,
+                        group.better != "neither", family_of(group.metric) == "headline", cells,
+                    )
+                )  # fmt: skip
+    return tuple(rows)
+
+
+def cell(difference: Difference | None, largest: float, places: int) -> Cell | None:
+    """One difference as a cell."""
+    if difference is None or difference.value is None:
+        return None
+    better = -1.0 if difference.better == "lower" else 1.0
+    share = better * difference.value / largest if largest else 0.0
+    shown = with_interval(difference.value, difference.interval, places)
+    return Cell(share, certainty(difference), shown)
+
+
+def payload(rows: Sequence[HeatRow], sites: Sequence[str]) -> dict[str, Any]:
+    """What the page's script reads: views to choose from, and their rows."""
+    marks = {"no": 0, "here": 1, "everywhere": 2}
+    return {
+        "sites": [{"name": site, "title": site_title(site)} for site in sites],
+        "rows": [
+            {
+                "metric": row.title, "modality": row.modality, "judged": row.judged,
+                "headline": row.headline,
+                "shown": modality_title(row.modality), "family": row.family,
+                "cells": [
+                    None if c is None else [round(c.share, 3), marks[c.certainty], c.text]
+                    for c in row.cells
+                ],
+            }
+            for row in rows
+        ],
+    }  # fmt: skip
