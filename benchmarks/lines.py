@@ -79,7 +79,7 @@ def figure(section: str, what: str, value: float, told: str, target: float | Non
 
 def provenance(setup: Setup) -> str:
     """Machine, versions and command."""
-    chip = torch.cuda.get_device_name() if setup.cuda else _processor()
+    chip = torch.cuda.get_device_name() if setup.cuda else processor()
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "peft", "h5py"))
     knobs = [f"{name}={os.environ[name]}" for name in KNOBS if name in os.environ]
     command = " ".join([*knobs, "python", "benchmarks/capture.py", *sys.argv[1:]])
@@ -89,7 +89,7 @@ def provenance(setup: Setup) -> str:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
