@@ -32,6 +32,7 @@ from geomkit.geometry.rows import (
 )
 from geomkit.geometry.similarity import linear_cka
 
+Rows = NDArray[np.float64]
 Dissimilarity = Literal["euclidean", "cosine", "correlation"]
 Comparison = Literal["spearman", "whitened"]
 
@@ -77,6 +78,31 @@ def rsa(
     return _spearman(_distances(a, pairs), _distances(b, pairs))
 
 
+def rsa_influence(
+    x: Array,
+    y: Array,
+    *,
+    dissimilarity: Dissimilarity = "euclidean",
+    groups: Groups | None = None,
+) -> tuple[float, Rows]:
+    """The rank correlation of `rsa`, and each row's influence on it, `(samples,)`.
+
+    A correlation of ranks is a U-statistic over pairs of pairs: a pair moves it by its own product
+    and by the ranks that it gives to all others, which two sorted sums tell. A row moves it by its
+    pairs, each pair having two rows. `statistics.from_rows` makes the interval.
+
+    Raises:
+        UsageError, DegenerateInput: as `rsa`.
+    """
+    a, b = _prepared(x, dissimilarity), _prepared(y, dissimilarity)
+    matched(a, b)
+    n = int(a.shape[0])
+    pairs = _pairs(n, groups)
+    value, of_pair = _spearman_influence(_distances(a, pairs), _distances(b, pairs))
+    of_row = sum(np.bincount(side, of_pair, n) for side in pairs)
+    return value, np.asarray(n * of_row / len(of_pair))
+
+
 def _prepared(x: Array, dissimilarity: Dissimilarity) -> Array:
     if dissimilarity == "euclidean":
         return deviations(x, least=3)
@@ -117,7 +143,7 @@ def _pairs(n: int, groups: Groups | None) -> tuple[NDArray[np.int64], NDArray[np
     return first[apart], second[apart]
 
 
-def _distances(a: Array, pairs: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:
+def _distances(a: Array, pairs: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Rows:
     """Squared distances of the pairs, as a share of the largest squared length."""
     a = a - array_namespace(a).mean(a, axis=0)
     gram = on_host(a @ a.T)
@@ -125,23 +151,59 @@ def _distances(a: Array, pairs: tuple[NDArray[np.int64], NDArray[np.int64]]) -> 
     return np.asarray((norms[pairs[0]] + norms[pairs[1]] - 2 * gram[pairs]) / norms.max())
 
 
-def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def _spearman(a: Rows, b: Rows) -> float:
     ranks = [_ranks(values) for values in (a, b)]
-    spread = [float(np.dot(r, r)) for r in ranks]
+    return _correlation(*ranks)
+
+
+def _spearman_influence(a: Rows, b: Rows) -> tuple[float, Rows]:
+    """The rank correlation, and the influence of each pair on it."""
+    p, q = _ranks(a), _ranks(b)
+    value, count = _correlation(p, q), len(p)
+    moved = [
+        p * q + _given(a, q) + _given(b, p),
+        p * p + 2 * _given(a, p),
+        q * q + 2 * _given(b, q),
+    ]
+    both, own_a, own_b = (m - m.mean() for m in moved)
+    spread_a, spread_b = float(p @ p) / count, float(q @ q) / count
+    slope = both / np.sqrt(spread_a * spread_b)
+    return value, slope - value / 2 * (own_a / spread_a + own_b / spread_b)
+
+
+def _given(values: Rows, weights: Rows) -> Rows:
+    """What each value adds to the ranks of others, times their weights: those above, half the ties.
+
+    The weights sum to zero.
+    """
+    order, ends = _tied(values)
+    starts, sums = ends[:-1], np.append(0.0, np.cumsum(weights[order]))
+    above = -(sums[starts] + sums[ends[1:]]) / 2
+    given = np.empty(len(values))
+    given[order] = np.repeat(above, np.diff(ends))
+    return given
+
+
+def _correlation(p: Rows, q: Rows) -> float:
+    spread = [float(np.dot(r, r)) for r in (p, q)]
     if min(spread) <= 0:
         raise DegenerateInput(
             "Expected pairs that lie at different distances, got one distance for all; "
             "there is no order to compare."
         )
-    return float(np.dot(*ranks) / np.sqrt(spread[0] * spread[1]))
+    return float(np.dot(p, q) / np.sqrt(spread[0] * spread[1]))
 
 
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ranks(values: Rows) -> Rows:
     """Ranks about their mean; values that differ by rounding only share the middle rank."""
+    order, ends = _tied(values)
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((ends[:-1] + ends[1:] - 1) / 2, np.diff(ends))
+    return ranks - (len(values) - 1) / 2
+
+
+def _tied(values: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The ascending order, and where in it each run of ties begins, with the end."""
     order = np.argsort(values, kind="stable")
     new = np.diff(values[order], prepend=-np.inf) > TIE
-    tied = np.cumsum(new) - 1
-    ends = np.append(np.flatnonzero(new), len(values))
-    ranks = np.empty(len(values))
-    ranks[order] = ((ends[:-1] + ends[1:] - 1) / 2)[tied]
-    return ranks - (len(values) - 1) / 2
+    return order, np.append(np.flatnonzero(new), len(values))

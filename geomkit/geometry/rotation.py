@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from array_api_compat import array_namespace
+from numpy.typing import NDArray
 
 from geomkit.geometry.rows import Array, deviations, matched
+
+Rows = NDArray[np.float64]
 
 
 def procrustes(x: Array, y: Array) -> float:
@@ -37,6 +41,26 @@ def procrustes(x: Array, y: Array) -> float:
     norms = math.sqrt(float(xp.sum(a * a)) * float(xp.sum(b * b)))
     nuclear = float(xp.sum(xp.linalg.svdvals(_narrow(a).T @ _narrow(b))))
     return min(1.0, nuclear / norms)
+
+
+def procrustes_influence(a: Rows, b: Rows) -> tuple[float, Rows]:
+    """`procrustes` of centred matched rows, and each row's influence on it, `(samples,)`.
+
+    By first-order perturbation: with `M = a^T b = U S V^T` the nuclear norm moves by
+    `tr(U^T dM V)`, so one decomposition serves value and interval (`statistics.from_rows`). The
+    standard error is right where N is well above `dim` and too wide where it is not (N = 120,
+    dim = 300: 1.8 times the true spread; a delete-group jackknife is 1.4 times it).
+    """
+    matched(a, b)
+    left, right = _narrow(a), _narrow(b)
+    u, values, v = np.linalg.svd(left.T @ right, full_matrices=False)
+    own_a, own_b = np.sum(a * a, axis=1), np.sum(b * b, axis=1)
+    norm_a, norm_b = own_a.sum(), own_b.sum()
+    nuclear = values.sum()
+    along = np.sum((left @ u) * (right @ v.T), axis=1)
+    value = min(1.0, float(nuclear / math.sqrt(norm_a * norm_b)))
+    each = along / nuclear - own_a / (2 * norm_a) - own_b / (2 * norm_b)
+    return value, len(each) * value * each
 
 
 def _narrow(c: Array) -> Array:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import RESOLUTION, Array, deviations, matched, on_host, scaled
 
+Rows = NDArray[np.float64]
 Side = Literal["samples", "features"]
 
 
@@ -37,6 +38,27 @@ def cca(x: Array, y: Array, *, variance: float = 1.0) -> float:
     p, q = _basis(a, variance), _basis(b, variance)
     shared = p.T @ q
     return min(1.0, float(array_namespace(a).sum(shared * shared)) / int(min(shared.shape)))
+
+
+def cca_influence(x: Rows, y: Rows) -> tuple[float, Rows]:
+    """`cca` of matched rows with all their variance, and each row's influence on it, `(samples,)`.
+
+    For orthonormal columns P and Q with `S = P^T Q` a row's part in the first-order change of
+    `||S||_F^2` is `2 q S^T p - |S^T p|^2 - |S q|^2`: no second decomposition for the interval
+    (`statistics.from_rows`). With `variance` below 1 the kept components move too; take a
+    delete-group jackknife with few folds there.
+
+    Raises:
+        UsageError, DegenerateInput: as `cca`.
+    """
+    a, b = scaled(x), scaled(y)
+    matched(a, b)
+    p, q = _basis(a, 1.0), _basis(b, 1.0)
+    shared = p.T @ q
+    to_y, to_x = p @ shared, q @ shared.T
+    each = 2 * np.sum(to_y * q, axis=1) - np.sum(to_y**2, axis=1) - np.sum(to_x**2, axis=1)
+    few = min(shared.shape)
+    return min(1.0, float(np.sum(shared**2)) / few), np.asarray(len(each) * each / few)
 
 
 def chance_cca(n: int, dim_x: int, dim_y: int) -> float:
