@@ -277,6 +277,48 @@ def analyze(run: RunPath = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def compare(
+    run: Annotated[Path, typer.Argument(help="Run folder or packed run.")],
+    before: Annotated[str, typer.Argument(help="Checkpoint to compare with.")],
+    after: Annotated[str, typer.Argument(help="Checkpoint that is judged.")],
+    site: Annotated[str, typer.Option(help="Where the states were read.")] = "final_norm",
+    trained: Annotated[
+        list[str] | None,
+        typer.Option(help="Modality that training saw, repeatable; by default as recorded."),
+    ] = None,
+    must_transfer: Annotated[
+        bool,
+        typer.Option(
+            "--fail-unless-transfer",
+            help="Exit code 1 unless every modality that training did not see got clearly better.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare any two checkpoints of a run: differences, and what carried over to the untrained.
+
+    Example: geomkit compare geomkit-run base lco
+    """
+    from geomkit import contrasts, stages
+    from geomkit.store import open_run
+
+    found = stages.compare(open_run(run), before, after, site, trained or ())
+    if as_json:
+        out.print_json(contrasts.to_json(found))
+    else:
+        out.print(f"{after} against {before} at {site}", markup=False)
+        for table in contrasts.tables(found):
+            out.print(table, "")
+        _lines(contrasts.comparison_lines(found))
+    if must_transfer and found.reached is None:
+        raise UsageError(
+            "Expected --trained with --fail-unless-transfer: no record says what training saw."
+        )
+    if must_transfer and not found.reached:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     run: RunPath = None,
     to: Annotated[

@@ -175,8 +175,8 @@ def _metric_verdicts(
         status = judged(change, p)
         sentence = _sentence(change, values, p)
         if metric in DISTANCES:
-            spread = changes.get(("uniformity", _media(modality)))
-            status = _tempered(status, judged(spread, p) if spread else "NOT RUN")
+            spread = changes.get(("uniformity", medium_of(modality)))
+            status = tempered(status, judged(spread, p) if spread else "NOT RUN")
             sentence += f" Read with {_sentence(spread, values, p)}" if spread else ""
         yield Verdict(metric, modality, role, status, sentence)
 
@@ -187,7 +187,7 @@ def _heads(measurement: Measurement) -> bool:
     return m.metric in WORDS and m.site == ("lm_head" if m.metric == "generative_loss" else SITE)
 
 
-def _tempered(distance: Status, uniformity: Status) -> Status:
+def tempered(distance: Status, uniformity: Status) -> Status:
     """A distance's status once uniformity is known: a spread or a collapse explains it away."""
     return "info" if {distance, uniformity} == {"PASS", "FAIL"} else distance
 
@@ -201,7 +201,7 @@ def sides(modality: str) -> tuple[str, ...]:
     return tuple(modality.replace("->", "-").split("-"))
 
 
-def _media(modality: str) -> str:
+def medium_of(modality: str) -> str:
     """The side of a pair that is not text."""
     return next((side for side in sides(modality) if side != "text"), "text")
 

@@ -18,6 +18,7 @@ from geomkit.types import Analysis, Sample
 
 if TYPE_CHECKING:
     from geomkit.capture import Preflight
+    from geomkit.comparison import Comparison
     from geomkit.engines import Engine
     from geomkit.places import CheckpointSpec
     from geomkit.plans import CaptureConfig
@@ -144,6 +145,13 @@ def analysis_of(run: Run) -> Analysis:
     from geomkit.analyze import stored_analysis
 
     return stored_analysis(run) or analyze(run)
+
+
+def compare(run: Run, before: str, after: str, site: str, trained: Sequence[str]) -> Comparison:
+    """Any two checkpoints of a run at one site: differences, transfer, and the outcome in words."""
+    from geomkit.comparison import compare_checkpoints, measured
+
+    return compare_checkpoints(run, measured(run), before, after, site=site, trained=trained)
 
 
 def report(run: Run, analysis: Analysis, out: Path | None, *, embed_media: bool) -> Path:

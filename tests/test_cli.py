@@ -42,7 +42,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "merge", "capture", "info", "pack", "verify", "analyze", "report", "demo"]
+    "command",
+    ["train", "merge", "capture", "info", "pack", "verify", "analyze", "compare", "report", "demo"],
 )
 def test_every_command_has_help(geomkit, command: str) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = geomkit(command, "--help")
