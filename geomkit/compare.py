@@ -131,6 +131,16 @@ def _families(differences: Sequence[Difference]) -> dict[Key, float]:
     return adjusted(differences) | corrected(losses)
 
 
+def in_families(differences: Sequence[Difference]) -> dict[Key, float]:
+    """Holm-adjusted p of one pair of checkpoints at one site: headline tests, then all others.
+
+    What has no better direction is no test.
+    """
+    headline = [d for d in differences if d.metric in HEADLINE]
+    others = [d for d in differences if d.metric not in HEADLINE and d.better != "neither"]
+    return corrected(headline) | corrected(others)
+
+
 def corrected(family: Sequence[Difference]) -> dict[Key, float]:
     """Holm-adjusted p of one family of tests; without an interval there is none."""
     found = {key(d): p_value(d) for d in family}

@@ -21,7 +21,7 @@ from geomkit.compare import (
     HEADLINE,
     SITE,
     Key,
-    corrected,
+    in_families,
     judged,
     key,
     listed,
@@ -177,9 +177,7 @@ def _changes(
 def _contrasts(changes: Sequence[Change]) -> Iterator[Contrast]:
     """Each change with its p and its status; distances are read with uniformity, as everywhere."""
     differences = [c.record for c in changes]
-    headline = [d for d in differences if d.metric in HEADLINE]
-    others = [d for d in differences if d.metric not in HEADLINE and d.better != "neither"]
-    p = corrected(headline) | corrected(others)
+    p = in_families(differences)
     spread = {d.modality: judged(d, p) for d in differences if d.metric == "uniformity"}
     for c in changes:
         ends = (_value(c.before), _value(c.after))
@@ -201,12 +199,18 @@ def _value(result: Result) -> float | None:
 def families(comparison: Comparison) -> str:
     """How many tests each p is one of."""
     tests = [c.difference.metric for c in comparison.contrasts if c.p is not None]
-    headline = sum(metric in HEADLINE for metric in tests)
-    sizes = [f"{headline} headline tests"]
-    sizes += [f"{len(tests) - headline} others"] if len(tests) > headline else []
-    unseen = len({(t.metric, t.untrained) for t in comparison.transfers if t.p is not None})
-    sizes += [f"{unseen} of what training did not see, for transfer"] if unseen else []
-    return f"p: two-sided, Holm-adjusted among {listed(sizes)}"
+    told = f"p: two-sided, Holm-adjusted among {_sizes(tests)}"
+    unseen = {(t.metric, t.untrained) for t in comparison.transfers if t.p is not None}
+    if not unseen:
+        return told
+    return f"{told}; of transfer, among {_sizes([m for m, _ in unseen])} of untrained modalities"
+
+
+def _sizes(metrics: Sequence[str]) -> str:
+    """`19 headline tests and 12 others`."""
+    headline = sum(metric in HEADLINE for metric in metrics)
+    told = [f"{headline} headline tests"] if headline else []
+    return listed([*told, *([f"{len(metrics) - headline} others"] * (len(metrics) > headline))])
 
 
 def measured(run: Run) -> Estimates:

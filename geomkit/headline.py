@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from geomkit.compare import SITE, WORDS, checkpoints, joint, listed, number, sides
-from geomkit.types import Measurement, Status, Verdict
+from geomkit.transfer import OPEN, PART
+from geomkit.types import Measurement, Status, Transfer, Verdict
 
 _SPREAD = ("mean_cosine", "uniformity")
 """Metrics that together say whether states spread out; the first is quoted where both agree."""
+
+_NEARLY_ALL = 0.9
+"""The share of the trained modality's way above which the share is not worth a word."""
 
 _CHANGED: Mapping[Status, str] = {
     "PASS": "more isotropic states in {}",
@@ -33,8 +37,16 @@ _RETRIEVAL: Mapping[Status, str] = {
 }
 
 
-def headline(verdicts: Sequence[Verdict], measurements: Sequence[Measurement]) -> str:
-    """What spread out, where that carried over, what retrieval says, which control moved."""
+def headline(
+    verdicts: Sequence[Verdict],
+    measurements: Sequence[Measurement],
+    transfers: Sequence[Transfer] = (),
+) -> str:
+    """What spread out, where that carried over, what retrieval says, which control moved.
+
+    How much carried over is told of a modality that clearly fell behind, and of one that too few
+    samples say nothing about; more numbers would only be in the way.
+    """
     names = checkpoints(measurements)
     if len(names) < 2:
         return f"One checkpoint ({listed(names)}): nothing to compare."
@@ -42,9 +54,10 @@ def headline(verdicts: Sequence[Verdict], measurements: Sequence[Measurement]) -
     taught = [v.modality for v in own if v.role == "trained"]
     unseen = [v.modality for v in own if v.role == "untrained"]
     spread = {v.modality: _isotropy(verdicts, v.modality) for v in own}
+    quoted = {m: _told_by(verdicts, m, status) for m, status in spread.items()}
     ends = {
-        m: _ends(measurements, _told_by(verdicts, m, status), m, (names[0], names[-1]))
-        for m, status in spread.items()
+        m: _ends(measurements, metric, m, (names[0], names[-1])) + _amount(transfers, metric, m)
+        for m, metric in quoted.items()
     }
     subject = f"{names[-1]} against {names[0]}"
     if taught:
@@ -79,6 +92,19 @@ def _ends(
         if (m.metric, m.site, m.modality) == (metric, SITE, modality)
     }
     return f"{WORDS[metric]} {' -> '.join(number(found.get(name)) for name in names)}"
+
+
+def _amount(transfers: Sequence[Transfer], metric: str, modality: str) -> str:
+    """`, 0.53 of the way text went`, where that is clearly less than nearly all of it."""
+    found = [t for t in transfers if t.trained and (t.metric, t.untrained) == (metric, modality)]
+    if len(found) != 1:
+        return ""  # nothing to set it against, or more than one
+    (t,) = found
+    if t.verdict == OPEN:
+        return ", too few samples to tell"
+    if t.verdict == PART and t.closed_ratio is not None and t.closed_ratio <= _NEARLY_ALL:
+        return f", {t.closed_ratio:.2f} of the way {t.trained} went"
+    return ""
 
 
 def _clauses(

@@ -1,7 +1,8 @@
 """Did it transfer? What a family of transfer verdicts says together, and in words.
 
-A modality is reached when some metric clearly carried over to it and in none the opposite happened.
-Metrics that cannot be told or compared speak neither for nor against.
+A modality is reached when some headline metric clearly carried over to it and in none the opposite
+happened. Metrics that cannot be told or compared speak neither for nor against; those outside the
+headline are listed, as the more there are the likelier one of them improves by luck.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from geomkit.compare import WORDS, listed
+from geomkit.compare import HEADLINE, WORDS, listed
 from geomkit.transfer import CARRIED, NONE, NOTHING, OPEN, OPPOSITE, UNMEASURED
 from geomkit.types import Transfer
 
@@ -32,8 +33,9 @@ def reached(transfers: Sequence[Transfer]) -> bool:
 
 
 def outcomes(transfers: Sequence[Transfer]) -> dict[str, Outcome]:
-    """What happened in each untrained modality, over all metrics that have a counterpart."""
+    """What happened in each untrained modality, over headline metrics; over all without any."""
     own = [t for t in transfers if t.trained]
+    own = [t for t in own if t.metric in HEADLINE] or own
     return {
         modality: _outcome({t.verdict for t in own if t.untrained == modality})
         for modality in dict.fromkeys(t.untrained for t in own)

@@ -25,11 +25,12 @@ from `ratio`, and the note says so; where the two tell different stories, the no
     not measured                    one of the two changes is not defined
 
 "Clearly better" of the untrained modality is after Holm's correction over the family: all tests of
-modalities that training did not see. The trained one is judged alone: a claim of transfer needs
-both, so its error is bounded by the first. Intervals of ratios are each at 95 %, not corrected.
+what training did not see, headline metrics and others apart. The trained one is judged alone: a
+claim of transfer needs both, so its error is bounded by the first. Intervals of ratios are each at
+95 %, not corrected.
 
 Retrieval and distances between modalities have no counterpart in a trained modality. They are
-members of the family and listed with their change, without a ratio.
+members of the families and listed with their change, without a ratio.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from geomkit.compare import (
     DISTANCES,
     LEAST,
     LEVEL,
-    corrected,
+    in_families,
     key,
     listed,
     negligible,
@@ -99,7 +100,7 @@ class Change:
 
 
 def transfers(changes: Iterable[Change], trained: Sequence[str]) -> tuple[Transfer, ...]:
-    """The family of transfer verdicts of two checkpoints at one site.
+    """The transfer verdicts of two checkpoints at one site.
 
     Args:
         changes: of every metric, modality, pair and direction; those without a better direction
@@ -110,7 +111,7 @@ def transfers(changes: Iterable[Change], trained: Sequence[str]) -> tuple[Transf
         return ()
     judged = [c for c in changes if c.record.better != "neither"]
     unseen = [c for c in judged if any(m not in trained for m in sides(c.record.modality))]
-    p = corrected([c.record for c in unseen])
+    p = in_families([c.record for c in unseen])
     taught: defaultdict[str, list[Change]] = defaultdict(list)
     for c in judged:
         if c.record.modality in trained:

@@ -6,7 +6,8 @@ import pytest
 
 from geomkit.compare import LEAST, adjusted, joint, listed, p_value, verdicts
 from geomkit.headline import headline
-from geomkit.types import Difference, Interval, Measurement, ProbeResult
+from geomkit.transfer import FULL, OPEN, PART
+from geomkit.types import Difference, Interval, Measurement, ProbeResult, Transfer
 
 BETTER = {
     "mean_cosine": "lower",
@@ -317,3 +318,30 @@ def test_the_headline_names_the_price():
     told = [judge(spread, worse)[1], judge(spread)[1]]
     assert "Generation got worse in audio." in told[0]
     assert "Generation" not in told[1]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ratio", "told"),
+    [
+        (PART, 0.53, "image (mean cosine 0.5 -> 0.35, 0.53 of the way text went)"),
+        (PART, 0.95, "image (mean cosine 0.5 -> 0.35)"),
+        (FULL, 1.02, "image (mean cosine 0.5 -> 0.35)"),
+        (PART, None, "image (mean cosine 0.5 -> 0.35)"),
+        (OPEN, 0.53, "image (mean cosine 0.5 -> 0.35, too few samples to tell)"),
+    ],
+)
+def test_the_headline_tells_the_amount_where_it_adds_something(verdict, ratio, told):
+    changes = geometry(-0.3, -0.15, -0.3)
+    measured = [m for d in changes for m in sorted(ends(d), key=lambda m: m.checkpoint)]
+    found = verdicts(measured, changes, [], ["text"])
+
+    def share(trained):
+        return Transfer(
+            "mean_cosine", "base", "lco", "final_norm", trained, "image",
+            -0.3, -0.15, 0.5, None, verdict, closed_ratio=ratio,
+        )  # fmt: skip
+
+    assert told in headline(found, measured, [share("text")])
+    assert "image (mean cosine 0.5 -> 0.35)" in headline(found, measured)
+    two = headline(found, measured, [share("text"), share("audio")])
+    assert "image (mean cosine 0.5 -> 0.35)" in two

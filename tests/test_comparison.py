@@ -300,8 +300,8 @@ def test_numbers_come_from_whoever_gives_them(three):
     assert {(c, s) for c, s, _ in asked} == {("base", "block_01"), ("lco", "block_01")}
     assert {u for _, _, u in asked} == set(units(three.plan.rows))
     assert families(found) == (
-        "p: two-sided, Holm-adjusted among 3 headline tests and 2 of what training did not see, "
-        "for transfer"
+        "p: two-sided, Holm-adjusted among 3 headline tests; of transfer, among 2 headline tests "
+        "of untrained modalities"
     )
 
 

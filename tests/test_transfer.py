@@ -263,10 +263,14 @@ def test_the_family_is_all_that_training_did_not_see():
     lucky = change("image", 0.80, 0.7845, error=0.005, seed=3)
     assert lucky.record.improved
     assert judged(TEXT, lucky)["mean_cosine", "image"].verdict == PART
+    alone = judged(TEXT, lucky)["mean_cosine", "image"].p
     others = [change(f"image-text{i}", 0.8, 0.8, seed=10 + i) for i in range(10)]
     t = judged(TEXT, lucky, *others)["mean_cosine", "image"]
     assert t.verdict == NONE
-    assert t.p == pytest.approx(11 * judged(TEXT, lucky)["mean_cosine", "image"].p)
+    assert t.p == pytest.approx(11 * alone)
+    aside = [change(f"image-text{i}", 0.8, 0.8, metric="rsa", better="higher") for i in range(10)]
+    t = judged(TEXT, lucky, *aside)["mean_cosine", "image"]
+    assert (t.verdict, t.p) == (PART, pytest.approx(alone))
 
 
 def test_pairs_and_directions_are_listed_without_a_ratio():
@@ -372,6 +376,16 @@ def test_the_outcome_of_several_metrics(images, outcome, told):
     assert outcomes(found) == {"image": outcome}
     assert reached(found) is (outcome == "reached")
     assert next(sentences(found)) == f"Trained on text: {told}."
+
+
+def test_a_metric_outside_the_headline_does_not_make_an_outcome():
+    better = [change(m, 0.2, 0.6, metric="rank_me", better="higher", chance=1.0, seed=i)
+              for i, m in enumerate(("text", "image"))]  # fmt: skip
+    found = transfers([TEXT, change("image", 0.8, 0.8, seed=4), *better], ("text",))
+    assert {t.metric: t.verdict for t in found} == {"mean_cosine": NONE, "rank_me": FULL}
+    assert outcomes(found) == {"image": "not reached"}
+    assert "transferred in full: rank me (1.00 of the way" in list(sentences(found))[1]
+    assert outcomes(transfers(better, ("text",))) == {"image": "reached"}
 
 
 def test_nothing_to_transfer_in_words():
