@@ -352,6 +352,48 @@ def test_nothing_planted_is_hardly_ever_called_transfer():
     assert claims <= 0.05 * 600 + 2 * (0.05 * 0.95 * 600) ** 0.5
 
 
+def cone(rng, scenes, length):
+    """Directions in a cone about one axis, around what the scenes are."""
+    states = scenes + 0.7 * rng.standard_normal(scenes.shape)
+    states[:, 0] += length
+    return states / np.linalg.norm(states, axis=1, keepdims=True)
+
+
+def mean_cosine(unit, names):
+    """Mean cosine of distinct rows with the influence of each, from the sum of all."""
+    n, total = len(unit), unit.sum(axis=0)
+    value = (total @ total - n) / (n * (n - 1))
+    influence = 2 * ((unit @ total - 1) / (n - 1) - value)
+    return statistics.from_rows(value, influence, np.arange(n), chance=0.0, names=names)
+
+
+def test_the_intervals_cover_when_states_make_the_metric():
+    """Text opens from a cone of 3 to 1, images from 4 to 2: the truth is of very many rows."""
+    rng = np.random.default_rng(3)
+    lengths = {"text": (3.0, 1.0), "image": (4.0, 2.0)}
+    many = rng.standard_normal((200_000, 8))
+    far = {m: [cone(rng, many, c).mean(axis=0) for c in ends] for m, ends in lengths.items()}
+    at = {m: [float(mean @ mean) for mean in means] for m, means in far.items()}
+    moved = {m: after - before for m, (before, after) in at.items()}
+    truth = moved["image"] / moved["text"]
+    truth_of_way = truth * at["text"][0] / at["image"][0]
+    names, hits = tuple(f"s{i:03d}" for i in range(60)), np.zeros(2)
+    for _ in range(400):
+        scenes = rng.standard_normal((60, 8))  # shared by both modalities, before and after
+        (t,) = transfers(
+            [
+                changed(*(mean_cosine(cone(rng, scenes, c), names) for c in ends), m)
+                for m, ends in lengths.items()
+            ],
+            ("text",),
+        )
+        hits += [
+            span.low <= value <= span.high
+            for span, value in ((t.interval, truth), (t.closed_interval, truth_of_way))
+        ]
+    assert (abs(hits / 400 - 0.95) < 0.03).all(), hits / 400
+
+
 @pytest.mark.parametrize(
     ("images", "outcome", "told"),
     [
