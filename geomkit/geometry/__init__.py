@@ -15,6 +15,7 @@
     hubs         do a few items crowd the neighbour lists of all others?
     similarity   do two spaces arrange the same samples in the same way?
     nulls        what would a metric be if rows of one side were paired with the others by lot?
+    skew         how lopsided is CKA over all of those?
     rotation     can one space be laid onto the other by a rotation?
     subspaces    which directions do two spaces have in common, as far as linear maps can tell?
     distances    do two spaces put the same distances between the same samples?
@@ -97,6 +98,7 @@ from geomkit.geometry.similarity import (
     linear_cka,
     linear_cka_null,
 )
+from geomkit.geometry.skew import linear_cka_skew
 from geomkit.geometry.spectrum import (
     effective_rank,
     effective_rank_ceiling,
@@ -147,6 +149,7 @@ __all__ = [
     "lidar",
     "linear_cka",
     "linear_cka_null",
+    "linear_cka_skew",
     "logit_lens",
     "mean_cosine",
     "mean_norm_share",

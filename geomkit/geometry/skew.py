@@ -13,7 +13,6 @@ import math
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from geomkit.errors import DegenerateInput
 from geomkit.geometry.hsic import hsic, require_signal
 from geomkit.geometry.rows import Array, deviations, matched, similarity_blocks
 
@@ -53,7 +52,7 @@ def linear_cka_skew(x: Array, y: Array) -> float:
     sums = [weights[0] * cubes + weights[1] * triangles for cubes, triangles in map(_sums, sides)]
     places = [float(math.perm(n, int(count))) for count in rows]
     third = float((ways * sums[0] * sums[1] / places).sum())
-    return third / (2 / (n * (n - 3))) ** 1.5
+    return float(third / (2 / (n * (n - 3))) ** 1.5)
 
 
 def _sums(c: Array) -> tuple[float, float]:

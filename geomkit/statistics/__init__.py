@@ -11,6 +11,8 @@ of rows, `value - truth = sum of shares`, and an `Estimate` keeps those shares:
     ratio            one change over another, on rows that may be shared: Fieller's interval
     bands, max_t     intervals, p values of a family of the same clusters: the max-statistic
     holm             p values of any family
+    permuted, cka_p  could partners by lot do as well?
+    subsampled       an interval without shares, from parts of the rows
 
 So before and after get one paired interval, whatever the metric. Clusters are groups of rows that
 are the same thing; a fold never splits one. There is no bootstrap with replacement here: copies of
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 from geomkit.statistics.families import bands, holm, max_t
 from geomkit.statistics.intervals import LEAST_GROUPS, interval, p_value
+from geomkit.statistics.permutations import cka_p, pearson_p, permutation_p, permuted
 from geomkit.statistics.ratios import ratio
 from geomkit.statistics.shares import (
     FOLDS,
@@ -32,6 +35,7 @@ from geomkit.statistics.shares import (
     from_rows,
     from_scores,
 )
+from geomkit.statistics.subsampling import subsampled
 
 __all__ = [
     "FOLDS",
@@ -39,6 +43,7 @@ __all__ = [
     "Estimate",
     "Method",
     "bands",
+    "cka_p",
     "difference",
     "folds_of",
     "from_jackknife",
@@ -48,5 +53,9 @@ __all__ = [
     "interval",
     "max_t",
     "p_value",
+    "pearson_p",
+    "permutation_p",
+    "permuted",
     "ratio",
+    "subsampled",
 ]
