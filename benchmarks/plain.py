@@ -6,6 +6,7 @@ repositories that are no packages.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def uniformity(x: Rows) -> float:
 def linear_cka(x: Rows, y: Rows) -> float:
     """Song's equation 5 as it is printed: a product of two N x N matrices in every term."""
     k, m = _kernels(x, y)
-    return _hsic(k, m) / (_hsic(k, k) * _hsic(m, m)) ** 0.5
+    return _hsic(k, m) / math.sqrt(_hsic(k, k) * _hsic(m, m))
 
 
 def _hsic(k: Tensor, m: Tensor) -> float:
@@ -56,7 +57,7 @@ def _hsic(k: Tensor, m: Tensor) -> float:
 def linear_cka_entrywise(x: Rows, y: Rows) -> float:
     """The same from N x N matrices, their product spared: entry by entry, and by vectors."""
     k, m = _kernels(x, y)
-    return _entrywise(k, m) / (_entrywise(k, k) * _entrywise(m, m)) ** 0.5
+    return _entrywise(k, m) / math.sqrt(_entrywise(k, k) * _entrywise(m, m))
 
 
 def _entrywise(k: Tensor, m: Tensor) -> float:
@@ -111,8 +112,10 @@ def hubness(x: Rows) -> float:
 
 
 def procrustes(x: Rows, y: Rows) -> float:
+    """Norms in float64: torch's own in float32 are 0.15 % low for 20 million entries."""
     a, b = (torch.from_numpy(s - s.mean(axis=0)) for s in (x, y))
-    return float(torch.linalg.svdvals(a.T @ b).sum() / (a.norm() * b.norm()))
+    norms = [torch.linalg.vector_norm(side, dtype=torch.float64) for side in (a, b)]
+    return float(torch.linalg.svdvals(a.T @ b).sum() / (norms[0] * norms[1]))
 
 
 def _cosines(x: Rows) -> Tensor:
