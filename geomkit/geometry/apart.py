@@ -70,7 +70,7 @@ def near_apart(x: Array, folds: Ints, k: int = 2, *, products: Rows | None = Non
         nearest = -found.score[np.searchsorted(found.of, np.arange(len(kept)))]
         copies = np.flatnonzero(nearest <= RESOLUTION * size[kept])
         if not len(copies):
-            return replace(found, count=count, copies=len(folds) - len(kept), scale=scale)
+            return replace(found, count=count, kept=kept, given=len(folds), scale=scale)
         stay = np.setdiff1d(np.arange(len(kept)), _later(rows_of(c, kept), copies))
         kept, products = kept[stay], None if products is None else products[np.ix_(stay, stay)]
 

@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.apart import neighbour_distances
 from geomkit.geometry.rows import Array
-from geomkit.geometry.struck import Near
+from geomkit.geometry.struck import Near, widened
 
 Rows = NDArray[np.float64]
 
@@ -77,12 +77,53 @@ def two_nn_without(x: Near, *, discard: float = 0.1) -> list[TwoNN]:
     return [_two_nn(x.distances(fold), x.copies, discard) for fold in x.strikes()]
 
 
+def two_nn_influence(x: Near, *, discard: float = 0.1) -> tuple[TwoNN, Rows, Rows]:
+    """`two_nn`, and each row's influence on `linear` and on `likelihood`, `(rows given,)`.
+
+    Better than `two_nn_without`: distances to neighbours do not settle when rows are struck, so a
+    jackknife is far too wide (1.8 times the true spread for 300 rows near 5 dimensions), while rows
+    that are neighbours share distances, so that taking them as independent is too narrow (0.85 to
+    0.97). Here the influence of independent rows is widened by what rows near each other have in
+    common (1.0 to 1.08). `statistics.from_rows` makes the interval; copies have no influence.
+
+    `x` is `apart.near_apart` of the rows, with k of at least 2.
+    """
+    distances = x.distances()
+    value = _two_nn(distances, x.copies, discard)
+    ratios = np.log(distances[:, 1] / distances[:, 0])
+    first = np.searchsorted(x.of, np.arange(x.n))
+    pairs = np.repeat(np.arange(x.n), 2), x.item[first[:, None] + np.arange(2)].ravel()
+    own = value.likelihood * (1 - ratios / ratios.mean())
+    both = []
+    for each in (_linear_influence(ratios, value.linear, discard), own):
+        whole = np.zeros(x.given)
+        whole[x.kept] = widened(each, *pairs) * x.given / x.n
+        both.append(whole)
+    return value, both[0], both[1]
+
+
+def _linear_influence(ratios: Rows, slope: float, discard: float) -> Rows:
+    """Of independent rows: by their own place on the line, by the ranks they give, by the cut."""
+    n = len(ratios)
+    order = np.argsort(ratios, kind="stable")
+    kept = _fitted(n, discard)
+    r, below = ratios[order][:kept], np.arange(1, kept + 1) / n
+    off = -r * (np.log1p(-below) + slope * r)
+    lifted = r / (1 - below)
+    each = np.zeros(n)
+    each[:kept] = off - off[-1] + np.cumsum(lifted[::-1])[::-1] / n
+    influence = np.empty(n)
+    influence[order] = (each - each.mean()) * n / (r @ r)
+    return influence
+
+
 def _two_nn(distances: Rows, duplicates: int, discard: float) -> TwoNN:
     ratios = np.sort(np.log(distances[:, 1] / distances[:, 0]))
     n = len(ratios)
     _require_ratios(ratios, 1)
-    kept = min(max(int(n * (1 - discard)), 1), n - 1)
-    return TwoNN(_slope(ratios[:kept], n), (n - 1) / float(ratios.sum()), n, duplicates)
+    return TwoNN(
+        _slope(ratios[: _fitted(n, discard)], n), (n - 1) / float(ratios.sum()), n, duplicates
+    )
 
 
 def gride(x: Array, *, furthest: int = 64) -> tuple[Scale, ...]:
@@ -109,6 +150,11 @@ def gride_without(x: Near) -> list[tuple[Scale, ...]]:
     `x` is `apart.near_apart` of the rows; with k = 64 it serves `two_nn_without` too.
     """
     return [_gride(x.distances(fold), x.copies) for fold in x.strikes()]
+
+
+def _fitted(n: int, discard: float) -> int:
+    """How many of the smallest ratios the line is fitted to."""
+    return min(max(int(n * (1 - discard)), 1), n - 1)
 
 
 def _gride(distances: Rows, duplicates: int) -> tuple[Scale, ...]:

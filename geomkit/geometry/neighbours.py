@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geomkit.geometry.nearest import neighbour_lists, require_enough
 from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.rows import Array, Groups, codes, directions, matched
-from geomkit.geometry.struck import Near, near, require_alike, same_places
+from geomkit.geometry.struck import Near, near, require_alike, same_places, widened
 
 Ints = NDArray[np.int64]
 Rows = NDArray[np.float64]
@@ -121,3 +121,21 @@ def mutual_knn_without(
             for fold in a.strikes()
         ]
     )
+
+
+def mutual_knn_influence(sides: tuple[Near, Near]) -> tuple[float, Rows]:
+    """`mutual_knn` of two spaces, and each row's influence on it, `(samples,)`.
+
+    Narrower than `mutual_knn_without`, whose jackknife is 1.6 to 1.8 times too wide: what a row
+    shares changes little with one row less, but that change is no average over rows. Rows as if
+    independent would be too narrow (0.6 to 0.9); here they are widened by what pairs that are
+    neighbours in both spaces have in common (1.0 to 1.3). `statistics.from_rows` makes the
+    interval.
+    """
+    a, b = sides
+    require_alike(a, b)
+    in_a, in_b = same_places(a.n, (a.of, a.item), (b.of, b.item))
+    both = a.shares()[in_a] * b.shares()[in_b] / a.k
+    each = np.bincount(a.of[in_a], both, a.n)
+    value, joined = float(each.mean()), in_a[both > 0]
+    return value, widened(each - value, a.of[joined], a.item[joined])

@@ -41,8 +41,8 @@ class Near:
 
     Entry by entry: `item` is near row `of`, at `score` (a cosine, or minus a squared distance).
     `folds` has the fold of each sample; sample i is row i and item i. There are `count` folds.
-    `across` is true where rows and items are of two modalities. `copies` rows were left out before,
-    and distances are in units of `scale`.
+    `across` is true where rows and items are of two modalities. Of `given` rows those at `kept` are
+    the samples here, the others are copies; distances are in units of `scale`.
     """
 
     of: Ints
@@ -51,14 +51,20 @@ class Near:
     folds: Ints
     k: int
     count: int
+    kept: Ints
+    given: int
     across: bool = False
-    copies: int = 0
     scale: float = 1.0
 
     @property
     def n(self) -> int:
         """Samples, those of all folds."""
         return len(self.folds)
+
+    @property
+    def copies(self) -> int:
+        """Rows that were left out beforehand because they equal others."""
+        return self.given - self.n
 
     def strikes(self) -> range:
         """Fold -1, which does not exist, so that nothing is left out; then every fold."""
@@ -70,14 +76,14 @@ class Near:
 
     def shares(self, fold: int = -1) -> Rows:
         """The share of a place among the `k` nearest without `fold`, entry by entry, 0 for none."""
-        kept = self._kept(fold)
+        kept = self._entries(fold)
         share = np.zeros(len(self.of))
         share[kept] = share_places(self.of[kept], self.score[kept], self.k)
         return share
 
     def best(self, fold: int = -1) -> Rows:
         """The `k` best scores of each row that remains without `fold`, best first, `(rows, k)`."""
-        kept = self._kept(fold)
+        kept = self._entries(fold)
         counts = np.bincount(self.of[kept], minlength=self.n)
         first = (np.cumsum(counts) - counts)[self.folds != fold]
         return np.asarray(self.score[kept][first[:, None] + np.arange(self.k)])
@@ -86,7 +92,7 @@ class Near:
         """The `k` least distances of each row that remains without `fold`, ascending."""
         return np.sqrt(np.maximum(-self.best(fold), 0.0)) * self.scale
 
-    def _kept(self, fold: int) -> NDArray[np.int64]:
+    def _entries(self, fold: int) -> NDArray[np.int64]:
         return np.flatnonzero((self.folds[self.of] != fold) & (self.folds[self.item] != fold))
 
 
@@ -154,7 +160,7 @@ def deep_enough(
     if len(short):
         deep, _ = _trimmed(_listed(block, short, k + largest, step), folds, k, k + largest)
         entries = _joined([entries, deep])
-    return Near(*entries, folds, k, int(folds.max()) + 1)
+    return Near(*entries, folds, k, int(folds.max()) + 1, np.arange(n), n)
 
 
 def rows_of(x: Array, some: Ints) -> Array:
@@ -233,3 +239,16 @@ def same_places(n: int, a: tuple[Ints, Ints], b: tuple[Ints, Ints]) -> tuple[Int
     keys_a, keys_b = a[0] * n + a[1], b[0] * n + b[1]
     _, in_a, in_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
     return in_a, in_b
+
+
+def widened(influence: Rows, of: Ints, item: Ints) -> Rows:
+    """The influence of rows, times what their sum spreads more for pairs that are alike.
+
+    The variance of a sum over rows that depend on their neighbours is the sum of products over all
+    pairs that do, `e_i e_j` with `i = j` among them; independent rows have only those. A pair may
+    be listed once or both ways round. Never narrower than independent rows.
+    """
+    n, own = len(influence), float(influence @ influence)
+    key = np.unique(np.minimum(of, item) * n + np.maximum(of, item))
+    shared = 2 * float(influence[key // n] @ influence[key % n])
+    return influence * np.sqrt(1 + max(0.0, shared) / own) if own > 0 else influence
