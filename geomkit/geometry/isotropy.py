@@ -116,7 +116,9 @@ def partition_isotropy(x: Array) -> float:
 
     `min Z / max Z` with `Z(c) = sum_i exp(c . x_i)`, over the eigenvectors `c` of `X^T X`, not
     centred, and their opposites: an eigenvector has no sign, `Z` does. The rows are taken as they
-    are, so this moves with scale: massive dimensions bring it to 0, tiny rows to 1.
+    are, so this moves with scale: massive dimensions bring it to 0, tiny rows to 1. An extreme over
+    directions has no influence of rows: for an interval take a delete-group jackknife with few
+    folds, each of which costs a decomposition again.
 
     Raises:
         DegenerateInput: constant rows.

@@ -138,4 +138,4 @@ def mutual_knn_influence(sides: tuple[Near, Near]) -> tuple[float, Rows]:
     both = a.shares()[in_a] * b.shares()[in_b] / a.k
     each = np.bincount(a.of[in_a], both, a.n)
     value, joined = float(each.mean()), in_a[both > 0]
-    return value, widened(each - value, a.of[joined], a.item[joined])
+    return value, widened(np.asarray(each - value, float), a.of[joined], a.item[joined])
