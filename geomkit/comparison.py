@@ -33,8 +33,9 @@ from geomkit.estimates import Result
 from geomkit.outcome import reached, sentences
 from geomkit.recorded import RECORDED, Cell, difference
 from geomkit.store import Run
-from geomkit.transfer import Change, transfers
+from geomkit.transfer import transfers
 from geomkit.types import MODALITIES, CheckpointRecord, Difference, Row, Status, Transfer
+from geomkit.ways import Change
 from geomkit.words import lacking
 
 Estimates = Callable[[str, str, str], Mapping[str, Result]]

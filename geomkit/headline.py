@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from geomkit.compare import SITE, WORDS, checkpoints, joint, listed, number, sides
-from geomkit.transfer import OPEN, PART
+from geomkit.transfer import NEAR, OPEN, PART
 from geomkit.types import Measurement, Status, Transfer, Verdict
 
 _SPREAD = ("mean_cosine", "uniformity")
 """Metrics that together say whether states spread out; the first is quoted where both agree."""
-
-_NEARLY_ALL = 0.9
-"""The share of the trained modality's way above which the share is not worth a word."""
 
 _CHANGED: Mapping[Status, str] = {
     "PASS": "more isotropic states in {}",
@@ -102,7 +99,7 @@ def _amount(transfers: Sequence[Transfer], metric: str, modality: str) -> str:
     (t,) = found
     if t.verdict == OPEN:
         return ", too few samples to tell"
-    if t.verdict == PART and t.closed_ratio is not None and t.closed_ratio <= _NEARLY_ALL:
+    if t.verdict == PART and t.closed_ratio is not None and t.closed_ratio <= NEAR:
         return f", {t.closed_ratio:.2f} of the way {t.trained} went"
     return ""
 

@@ -15,6 +15,7 @@ from `ratio`, and the note says so; where the two tell different stories, the no
     nothing to transfer             the trained modality did not clearly improve
     the opposite happened           the untrained one got clearly worse
     transferred in full             clearly better; the interval holds 1 and nothing up to 0.5
+    transferred nearly in full      clearly better; the interval is below 1, but above 0.9
     transferred in part             clearly better; the interval is below 1
     more than in the trained modality   clearly better; the interval is above 1
     transferred, amount open        clearly better; the interval is wide, or there is no fair ratio
@@ -37,12 +38,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from geomkit import statistics
 from geomkit.compare import (
     DISTANCES,
-    LEAST,
     LEVEL,
     in_families,
     key,
@@ -52,10 +51,11 @@ from geomkit.compare import (
     sides,
 )
 from geomkit.errors import DegenerateInput
-from geomkit.statistics import Estimate
 from geomkit.types import Difference, Interval, Transfer
+from geomkit.ways import Change, arrived, closed, defined, ratio_of, unfair_reason
 
 FULL = "transferred in full"
+NEARLY = "transferred nearly in full"
 PART = "transferred in part"
 MORE = "more than in the trained modality"
 SOME = "transferred, amount open"
@@ -68,35 +68,12 @@ UNMEASURED = "not measured"
 ALONE = {True: "clearly better", False: "clearly worse", None: "no clear change"}
 """Verdicts of what has no counterpart in a trained modality."""
 
-CARRIED = (FULL, PART, MORE, SOME)
+CARRIED = (FULL, NEARLY, PART, MORE, SOME)
+NEAR = 0.9
+"""With many samples any shortfall is clear; above this it is not worth the word "part"."""
+
 MOST = 0.5
 """An interval that reaches down to here leaves open whether most of it carried over."""
-
-ANY_COUNT = frozenset(
-    {"mean_cosine", "uniformity", "participation_ratio", "iso_score", "mean_norm_share"}
-)
-"""Metrics whose expectation does not depend on how many rows there are."""
-
-ALIKE = 0.05
-"""References, and counts of rows, that differ by less than this share are the same."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Change:
-    """One paired change: the record, and the two results it was made from."""
-
-    record: Difference
-    before: Estimate | DegenerateInput
-    after: Estimate | DegenerateInput
-
-    @property
-    def moved(self) -> Estimate:
-        """After minus before.
-
-        Raises:
-            DegenerateInput: one of the two is not defined.
-        """
-        return statistics.difference(_defined(self.before), _defined(self.after))
 
 
 def transfers(changes: Iterable[Change], trained: Sequence[str]) -> tuple[Transfer, ...]:
@@ -117,38 +94,6 @@ def transfers(changes: Iterable[Change], trained: Sequence[str]) -> tuple[Transf
         if c.record.modality in trained:
             taught[c.record.metric].append(c)
     return tuple(t for c in unseen for t in _of(c, taught[c.record.metric], p.get(key(c.record))))
-
-
-def closed(change: Change) -> Estimate:
-    """The share of the way to its reference that a modality went: 0 none, 1 all of it.
-
-    Where it started is uncertain too, so both estimates have a part in the error.
-
-    Raises:
-        DegenerateInput: no reference lies on the better side of the start, or the start is there.
-    """
-    before, after = _defined(change.before), _defined(change.after)
-    way = 0.0 if before.chance is None else before.chance - before.value
-    if before.chance is None or (way > 0) != (change.record.better == "higher"):
-        raise DegenerateInput(f"{change.record.modality} has no reference better than its start")
-    if arrived(change):
-        raise DegenerateInput(
-            f"{change.record.modality} started at {number(before.value)}, where its reference "
-            f"{number(before.chance)} leaves nothing to gain"
-        )
-    share = (after.value - before.value) / way
-    shares = (after.shares - (1 - share) * before.shares) / way
-    return replace(before, value=share, shares=shares, chance=None)
-
-
-def arrived(change: Change) -> bool:
-    """Was the modality at its reference before, as far as the samples or rounding can tell?"""
-    before = _defined(change.before)
-    if before.chance is None:
-        return False
-    span = statistics.interval(before)
-    near = abs(before.chance - before.value) < LEAST.get(change.record.metric, 0.0)
-    return near or span.low <= before.chance <= span.high
 
 
 def _of(change: Change, taught: Sequence[Change], p: float | None) -> Iterator[Transfer]:
@@ -178,7 +123,7 @@ def _against(change: Change, other: Change, p: float | None) -> Transfer:
     taught = _clearly(t, None)
     if not taught:
         return replace(empty, verdict=NOTHING, note=f"{t.modality}: {ALONE[taught]}")
-    unfair = _unfair(change, other)
+    unfair = unfair_reason(change, other)
     if unfair:
         return replace(empty, verdict=_verdict(d, p, None, unfair), note=unfair)
     return _filled(empty, change, other)
@@ -187,7 +132,7 @@ def _against(change: Change, other: Change, p: float | None) -> Transfer:
 def _filled(empty: Transfer, change: Change, other: Change) -> Transfer:
     """The record with both ratios, and the verdict of the better one."""
     d, p = change.record, empty.p
-    ratio, span, flaw = _ratio(change.moved, other.moved)
+    ratio, span, flaw = ratio_of(change.moved, other.moved)
     found = replace(empty, ratio=ratio, interval=span)
     plain = _verdict(d, p, span)
     try:
@@ -196,12 +141,12 @@ def _filled(empty: Transfer, change: Change, other: Change) -> Transfer:
         if arrived(change):
             return replace(found, verdict=_verdict(d, p, None, str(reason)), note=str(reason))
         return replace(found, verdict=plain, note=_joined(f"by the change itself: {reason}", flaw))
-    whole, whole_span, flaw = _ratio(*gone)
+    whole, whole_span, flaw = ratio_of(*gone)
     verdict = _verdict(d, p, whole_span)
     ways = f"{other.record.modality} went {gone[1].value:.0%} of its way, "
     ways += f"{d.modality} {gone[0].value:.0%}"
     starts = f"by the change itself it is {plain!r}; they start at " + listed(
-        [f"{number(_defined(c.before).value)} ({c.record.modality})" for c in (other, change)]
+        [f"{number(defined(c.before).value)} ({c.record.modality})" for c in (other, change)]
     )
     return replace(
         found,
@@ -229,7 +174,7 @@ def _amount(span: Interval | None) -> str:
     if span is None or span.low <= 0:
         return SOME
     if span.high < 1:
-        return PART
+        return NEARLY if span.low > NEAR else PART
     if span.low > 1:
         return MORE
     return FULL if span.low > MOST else SOME
@@ -238,32 +183,6 @@ def _amount(span: Interval | None) -> str:
 def _clearly(d: Difference, p: float | None) -> bool | None:
     """Better, worse, or no clear change; the correction and rounding can take a clear one away."""
     return None if negligible(d) or (p is not None and p >= LEVEL) else d.improved
-
-
-def _unfair(change: Change, other: Change) -> str:
-    """Why the two changes have no common measure; empty when they have one."""
-    metric, names = change.record.metric, (other.record.modality, change.record.modality)
-    ends = [_defined(c.before) for c in (other, change)]
-    references = [e.chance for e in ends]
-    if None not in references and not _alike(*references):  # type: ignore[arg-type]  # no None
-        told = [f"{number(r)} ({name})" for r, name in zip(references, names, strict=True)]
-        return f"the references differ: {listed(told)}"
-    if metric not in ANY_COUNT and not _alike(ends[0].n, ends[1].n):
-        told = [f"{e.n} ({name})" for e, name in zip(ends, names, strict=True)]
-        return f"it grows with the number of rows, and they differ: {listed(told)}"
-    return ""
-
-
-def _alike(a: float, b: float) -> bool:
-    return abs(a - b) <= ALIKE * max(abs(a), abs(b))
-
-
-def _ratio(above: Estimate, below: Estimate) -> tuple[float | None, Interval | None, str]:
-    """Value and interval of `above / below`, or the reason why there is none."""
-    try:
-        return above.value / below.value, statistics.ratio(above, below), ""
-    except DegenerateInput as flaw:
-        return None, None, str(flaw)
 
 
 def _empty(d: Difference, p: float | None) -> Transfer:
@@ -289,12 +208,6 @@ def _unmeasured(d: Difference) -> bool:
 
 def _reason(d: Difference) -> str:
     return d.note or "no reason given"
-
-
-def _defined(result: Estimate | DegenerateInput) -> Estimate:
-    if isinstance(result, DegenerateInput):
-        raise result
-    return result
 
 
 def _joined(*notes: str) -> str:

@@ -14,6 +14,7 @@ from geomkit.transfer import (
     FULL,
     INCOMPARABLE,
     MORE,
+    NEARLY,
     NONE,
     NOTHING,
     OPEN,
@@ -21,11 +22,10 @@ from geomkit.transfer import (
     PART,
     SOME,
     UNMEASURED,
-    Change,
-    closed,
     transfers,
 )
 from geomkit.types import Difference
+from geomkit.ways import Change, closed
 
 BETTER = {"mean_cosine": "lower", "uniformity": "lower", "effective_rank": "higher"}
 REFERENCE = {"mean_cosine": 0.0, "uniformity": -4.0, "effective_rank": 100.0}
@@ -85,6 +85,8 @@ TEXT = change("text", 0.8, 0.2, seed=1)
     ("before", "after", "error", "verdict"),
     [
         (0.8, 0.2, 0.005, FULL),
+        (0.8, 0.23, 0.001, NEARLY),
+        (0.8, 0.25, 0.005, PART),  # 0.90 is not excluded
         (0.8, 0.5, 0.005, PART),
         (0.8, 0.01, 0.005, MORE),
         (0.8, 0.8, 0.005, NONE),

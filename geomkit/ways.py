@@ -1,0 +1,106 @@
+"""A change as a share of the way to its reference, and whether two changes have a common measure.
+
+The reference of a metric is where nothing is left to gain: a mean cosine of 0, the uniformity of
+the sphere, full rank. A metric whose reference is on the worse side has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from geomkit import statistics
+from geomkit.compare import LEAST, listed, number
+from geomkit.errors import DegenerateInput
+from geomkit.statistics import Estimate
+from geomkit.types import Difference, Interval
+
+ANY_COUNT = frozenset(
+    {"mean_cosine", "uniformity", "participation_ratio", "iso_score", "mean_norm_share"}
+)
+"""Metrics whose expectation does not depend on how many rows there are."""
+
+ALIKE = 0.05
+"""References, and counts of rows, that differ by less than this share are the same."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """One paired change: the record, and the two results it was made from."""
+
+    record: Difference
+    before: Estimate | DegenerateInput
+    after: Estimate | DegenerateInput
+
+    @property
+    def moved(self) -> Estimate:
+        """After minus before.
+
+        Raises:
+            DegenerateInput: one of the two is not defined.
+        """
+        return statistics.difference(defined(self.before), defined(self.after))
+
+
+def closed(change: Change) -> Estimate:
+    """The share of the way to its reference that a modality went: 0 none, 1 all of it.
+
+    Where it started is uncertain too, so both estimates have a part in the error.
+
+    Raises:
+        DegenerateInput: no reference lies on the better side of the start, or the start is there.
+    """
+    before, after = defined(change.before), defined(change.after)
+    way = 0.0 if before.chance is None else before.chance - before.value
+    if before.chance is None or (way > 0) != (change.record.better == "higher"):
+        raise DegenerateInput(f"{change.record.modality} has no reference better than its start")
+    if arrived(change):
+        raise DegenerateInput(
+            f"{change.record.modality} started at {number(before.value)}, where its reference "
+            f"{number(before.chance)} leaves nothing to gain"
+        )
+    share = (after.value - before.value) / way
+    shares = (after.shares - (1 - share) * before.shares) / way
+    return replace(before, value=share, shares=shares, chance=None)
+
+
+def arrived(change: Change) -> bool:
+    """Was the modality at its reference before, as far as the samples or rounding can tell?"""
+    before = defined(change.before)
+    if before.chance is None:
+        return False
+    span = statistics.interval(before)
+    near = abs(before.chance - before.value) < LEAST.get(change.record.metric, 0.0)
+    return near or span.low <= before.chance <= span.high
+
+
+def unfair_reason(change: Change, other: Change) -> str:
+    """Why the two changes have no common measure; empty when they have one."""
+    metric, names = change.record.metric, (other.record.modality, change.record.modality)
+    ends = [defined(c.before) for c in (other, change)]
+    references = [e.chance for e in ends]
+    if None not in references and not _alike(*references):  # type: ignore[arg-type]  # no None
+        told = [f"{number(r)} ({name})" for r, name in zip(references, names, strict=True)]
+        return f"the references differ: {listed(told)}"
+    if metric not in ANY_COUNT and not _alike(ends[0].n, ends[1].n):
+        told = [f"{e.n} ({name})" for e, name in zip(ends, names, strict=True)]
+        return f"it grows with the number of rows, and they differ: {listed(told)}"
+    return ""
+
+
+def _alike(a: float, b: float) -> bool:
+    return abs(a - b) <= ALIKE * max(abs(a), abs(b))
+
+
+def ratio_of(above: Estimate, below: Estimate) -> tuple[float | None, Interval | None, str]:
+    """Value and interval of `above / below`, or the reason why there is none."""
+    try:
+        return above.value / below.value, statistics.ratio(above, below), ""
+    except DegenerateInput as flaw:
+        return None, None, str(flaw)
+
+
+def defined(result: Estimate | DegenerateInput) -> Estimate:
+    """The estimate; raises the reason where there is none."""
+    if isinstance(result, DegenerateInput):
+        raise result
+    return result
