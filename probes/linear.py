@@ -28,10 +28,10 @@ from geomkit.store import Run
 from geomkit.types import Activations, Difference, Modality, ProbeResult
 from probes.config import ProbeConfig
 from probes.control import shuffled
-from probes.readouts import fit, penalty_of, span_of
+from probes.readouts import fit_each, penalty_of
 from probes.split import group_of, held_out_groups
-from probes.tasks import Attribute, Task, attributes_of, tasks_of
-from probes.transfer import mean_of, rescale, spread_of
+from probes.tasks import Attribute, Task, attributes_of, bunches, tasks_of
+from probes.transfer import Lens, lens
 
 Direction = tuple[Modality, Modality]
 """Trained on, tested on."""
@@ -49,6 +49,9 @@ class Marks:
 
 CONTROL = "negative control: no caption names it"
 """Beside every number of an attribute that the media have and no caption says."""
+
+Lenses = dict[tuple[Modality, ...], Lens]
+"""Of one training modality, by the modalities that are tested."""
 
 Outcome = Marks | str
 """Marks, or the reason why there are none."""
@@ -115,11 +118,17 @@ def readings(
 
     A probe that cannot be trained is a result without a value.
     """
-    found: list[Reading] = []
-    for attribute in attributes:
-        tasks = tasks_of(views, attribute, held_out)
-        found += _readings(tasks, probe(tasks, attribute.name, config), attribute, views)
-    return tuple(found)
+    found: dict[Attribute, tuple[Reading, ...]] = {}
+    for bunch in bunches(views, attributes):
+        tasks = tasks_of(views, bunch, held_out)
+        outcomes: dict[Attribute, dict[Direction, Outcome]] = {a: {} for a in bunch}
+        for source in tasks[bunch[0]]:
+            lenses: Lenses = {}  # of one source at a time: they are as large as the states
+            for a in bunch:
+                outcomes[a] |= probe_from(source, tasks[a], a.name, config, lenses)
+        for a in bunch:
+            found[a] = tuple(_readings(tasks[a], outcomes[a], a, views))
+    return tuple(reading for attribute in attributes for reading in found[attribute])
 
 
 def changes(before: Sequence[Reading], after: Sequence[Reading]) -> Iterator[Difference]:
@@ -153,55 +162,66 @@ def probe(
     tasks: Mapping[Modality, Task], name: str, config: ProbeConfig
 ) -> Mapping[Direction, Outcome]:
     """Train on each modality, test on each: marks, or a reason, by (trained on, tested on)."""
-    outcomes: dict[Direction, Outcome] = {}
+    found = [probe_from(source, tasks, name, config, {}) for source in tasks]
+    return {direction: outcome for row in found for direction, outcome in row.items()}
+
+
+def probe_from(
+    source: Modality,
+    tasks: Mapping[Modality, Task],
+    name: str,
+    config: ProbeConfig,
+    lenses: Lenses,
+) -> Mapping[Direction, Outcome]:
+    """Train on one modality, test on each; lenses of the same rows are taken from `lenses`."""
+    train, outcomes = tasks[source], dict[Direction, Outcome]()
     # One seed for each name: labels are shuffled alike in every checkpoint and site.
     seed = (config.seed, zlib.crc32(name.encode()))
-    for source, train in tasks.items():
-        for target, test in tasks.items():
-            try:
-                train.require()
-                test.require()
-            except DegenerateInput as reason:
-                outcomes[source, target] = str(reason)
-        targets = {m: task for m, task in tasks.items() if (source, m) not in outcomes}
+    for target, test in tasks.items():
         try:
-            marks = mark(train, targets, seed, config) if targets else {}
-            outcomes |= {(source, target): m for target, m in marks.items()}
+            train.require()
+            test.require()
         except DegenerateInput as reason:
-            outcomes |= {(source, target): str(reason) for target in targets}
-    return {(s, t): outcomes[s, t] for s in tasks for t in tasks}
+            outcomes[source, target] = str(reason)
+    targets = {m: task for m, task in tasks.items() if (source, m) not in outcomes}
+    try:
+        if targets and tuple(targets) not in lenses:
+            lenses[tuple(targets)] = lens(train, targets)
+        marks = mark(train, targets, lenses[tuple(targets)], seed, config) if targets else {}
+        outcomes |= {(source, target): m for target, m in marks.items()}
+    except DegenerateInput as reason:
+        outcomes |= {(source, target): str(reason) for target in targets}
+    return {(source, target): outcomes[source, target] for target in tasks}
 
 
 def mark(
-    train: Task, tests: Mapping[Modality, Task], seed: Sequence[int], config: ProbeConfig
+    train: Task,
+    tests: Mapping[Modality, Task],
+    seen: Lens,
+    seed: Sequence[int],
+    config: ProbeConfig,
 ) -> Mapping[Modality, Marks]:
     """Train on the groups that are not held out, test on the rows that are, in every modality.
 
     A penalty that is not given is chosen on these training groups.
 
     Raises:
-        DegenerateInput: when the training rows cannot be trained on, or all their states are equal.
+        DegenerateInput: when the training rows cannot be trained on.
     """
-    seen = ~train.held_out
-    labels = train.labels[seen]
-    groups = [g for g, known in zip(train.groups, seen, strict=True) if known]
+    labels = train.labels[~train.held_out]
+    groups = [g for g, out in zip(train.groups, train.held_out, strict=True) if not out]
     lies = shuffled(labels, groups, np.random.default_rng(seed))
-    mean, spread = mean_of(train.states[seen]), spread_of(train.states[seen])
-    inputs = rescale(train.states[seen], mean, spread)
-    axes = span_of(inputs)
-    inputs = inputs @ axes
     readout, penalty = config.readout, config.penalty
     if penalty is None:
-        penalty = penalty_of(inputs, labels, codes(len(groups), groups), readout)
-    truth, control = (fit(inputs, given, penalty, readout) for given in (labels, lies))
+        penalty = penalty_of(seen.train, labels, codes(len(groups), groups), readout)
+    truth, control = fit_each(seen.train, [labels, lies], penalty, readout)
     marks: dict[Modality, Marks] = {}
     for modality, test in tests.items():
-        asked, answers = test.states[test.held_out], test.labels[test.held_out]
-        centred = rescale(asked, mean_of(test.states[~test.held_out]), spread) @ axes
+        asked, answers = seen.asked[modality], test.labels[test.held_out]
         marks[modality] = Marks(
-            correct=truth.predict(centred) == answers,
-            uncentred=truth.predict(rescale(asked, mean, spread) @ axes) == answers,
-            control=control.predict(centred) == answers,
+            correct=truth.predict(asked) == answers,
+            uncentred=truth.predict(asked + seen.apart[modality]) == answers,
+            control=control.predict(asked) == answers,
             penalty=penalty,
         )
     return marks

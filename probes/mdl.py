@@ -11,8 +11,9 @@ Reference: Voita and Titov, Information-Theoretic Probing with Minimum Descripti
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,10 @@ from geomkit.types import Activations, Modality
 from probes.cells import Cell, Result
 from probes.config import ProbeConfig
 from probes.linear import CONTROL
-from probes.readouts import fit, probability, span_of
-from probes.tasks import Attribute, Labels, Task, tasks_of
-from probes.transfer import mean_of, rescale, spread_of
+from probes.logistic import fit_softmax
+from probes.readouts import probability
+from probes.tasks import Attribute, Labels, Task, bunches, tasks_of
+from probes.transfer import Scale
 
 Rows = NDArray[np.float64]
 
@@ -43,30 +45,51 @@ def compressions(
     views: Mapping[Modality, Activations], attributes: Sequence[Attribute], config: ProbeConfig
 ) -> Mapping[Cell, Result]:
     """Compression of every attribute in every modality that has it, named `mdl:<attribute>`."""
-    return {
-        _cell(attribute, views[modality].site, task): compression(task, attribute.name, config)
-        for attribute in attributes
-        for modality, task in tasks_of(views, attribute, ()).items()
-    }
+    found: dict[Cell, Result] = {}
+    for bunch in bunches(views, attributes):
+        tasks = tasks_of(views, bunch, ())
+        for modality, first in tasks[bunch[0]].items():
+            sent = message(first, config.seed)
+            for attribute in bunch:
+                task = tasks[attribute][modality]
+                cell = _cell(attribute, views[modality].site, task)
+                found[cell] = compression(task, sent, config.penalty or PENALTY)
+    return found
 
 
-def compression(task: Task, name: str, config: ProbeConfig) -> Result:
-    """`rows log2(classes) / bits` under the online code; chance is that of the shares of classes.
-
-    The order of the groups is drawn once for each attribute, so every checkpoint sends the same.
-    """
+def compression(task: Task, sent: Message, penalty: float = PENALTY) -> Result:
+    """`rows log2(classes) / bits` under the online code; chance is that of the classes' shares."""
     try:
         task.require()
-        rng = np.random.default_rng((config.seed, zlib.crc32(name.encode())))
-        blocks = blocks_of(task.groups, rng)
-        bits = code_lengths(task, blocks, config.penalty or PENALTY)
+        bits = code_lengths(task, sent, penalty)
     except DegenerateInput as flaw:
         return flaw
     uniform = float(np.log2(len(np.unique(task.labels))))
     value = uniform / float(bits.mean())
-    chance = uniform / float(prior_lengths(task.labels, blocks).mean())
+    chance = uniform / float(prior_lengths(task.labels, sent.blocks).mean())
     clusters = codes(len(bits), task.groups)
     return from_rows(value, value * (1 - bits / bits.mean()), clusters, chance=chance)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """The blocks in which labels are sent, and the states of each as the receiver sees them."""
+
+    blocks: Sequence[NDArray[np.int64]]
+    window: Callable[[int], tuple[Rows, Rows]]  # inputs of all blocks before, and of this one
+
+
+def message(task: Task, seed: int) -> Message:
+    """One order of the groups for every attribute and checkpoint; a window is made once."""
+    blocks = blocks_of(task.groups, np.random.default_rng(seed))
+
+    @functools.cache
+    def window(number: int) -> tuple[Rows, Rows]:
+        seen = task.states[np.concatenate(blocks[:number])]
+        scale = Scale.of(seen)
+        return scale.inputs(seen), scale.inputs(task.states[blocks[number]])
+
+    return Message(blocks, window)
 
 
 def _cell(attribute: Attribute, site: str, task: Task) -> Cell:
@@ -86,7 +109,7 @@ def blocks_of(groups: Sequence[str], rng: np.random.Generator) -> list[NDArray[n
     return np.split(order, sorted(set(ends[:-1]) - {len(groups)}))
 
 
-def code_lengths(task: Task, blocks: Sequence[NDArray[np.int64]], penalty: float) -> Rows:
+def code_lengths(task: Task, sent: Message, penalty: float) -> Rows:
     """Bits for the label of each row, `(rows,)`.
 
     Raises:
@@ -94,17 +117,13 @@ def code_lengths(task: Task, blocks: Sequence[NDArray[np.int64]], penalty: float
     """
     classes = len(np.unique(task.labels))
     bits = np.full(len(task.labels), np.log2(classes))
-    for i, block in enumerate(blocks[1:], start=1):
-        seen = np.concatenate(blocks[:i])
-        if len(np.unique(task.labels[seen])) < 2:
+    for number, block in enumerate(sent.blocks[1:], start=1):
+        known = task.labels[np.concatenate(sent.blocks[:number])]
+        if len(np.unique(known)) < 2:
             continue  # nothing to tell apart yet: still the uniform code
-        states = task.states[seen]
-        mean, spread = mean_of(states), spread_of(states)
-        inputs = rescale(states, mean, spread)
-        axes = span_of(inputs)
-        probe = fit(inputs @ axes, task.labels[seen], penalty)
-        asked = rescale(task.states[block], mean, spread) @ axes
-        bits[block] = -np.log2(probability(probe, asked, task.labels[block], len(seen), classes))
+        inputs, asked = sent.window(number)
+        probe = fit_softmax(inputs, [known], penalty)[0]
+        bits[block] = -np.log2(probability(probe, asked, task.labels[block], len(known), classes))
     return bits
 
 

@@ -21,10 +21,10 @@ from geomkit.statistics import from_scores
 from geomkit.types import Activations, Modality
 from probes.cells import Cell, Result
 from probes.config import ProbeConfig
-from probes.readouts import fit, penalty_of, span_of
+from probes.readouts import fit, penalty_of
 from probes.split import group_of, is_held_out
 from probes.tasks import GROUPS_A_CLASS, Labels
-from probes.transfer import mean_of, rescale, spread_of
+from probes.transfer import Scale
 
 METRIC = "modality_separability"
 
@@ -87,15 +87,13 @@ def told_apart(heap: Mixture, config: ProbeConfig) -> NDArray[np.bool_]:
     Raises:
         DegenerateInput: when the training states are all equal, or the fit does not converge.
     """
-    states, seen = heap.states, ~heap.held_out
-    mean, spread = mean_of(states[seen]), spread_of(states[seen])
-    inputs = rescale(states[seen], mean, spread)
-    axes = span_of(inputs)
-    inputs, labels = inputs @ axes, heap.modality[seen]
+    seen = ~heap.held_out
+    scale = Scale.of(heap.states[seen])
+    inputs, labels = scale.inputs(heap.states[seen]), heap.modality[seen]
     groups = [g for g, known in zip(heap.groups, seen, strict=True) if known]
     penalty = config.penalty
     if penalty is None:
         penalty = penalty_of(inputs, labels, codes(len(groups), groups), config.readout)
     probe = fit(inputs, labels, penalty, config.readout)
-    asked = rescale(states[heap.held_out], mean, spread) @ axes
+    asked = scale.inputs(heap.states[heap.held_out])
     return np.asarray(probe.predict(asked) == heap.modality[heap.held_out])

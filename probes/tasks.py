@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +72,38 @@ def attributes_of(rows: Sequence[Row]) -> tuple[Attribute, ...]:
     )
 
 
+def bunches(
+    views: Mapping[Modality, Activations], attributes: Sequence[Attribute]
+) -> Iterator[tuple[Attribute, ...]]:
+    """Attributes by the rows that carry them: what is made of the states serves a whole bunch."""
+    carried = {
+        a: tuple(
+            np.array([a.of(row) is not None for row in v.rows]).tobytes() for v in views.values()
+        )
+        for a in attributes
+    }
+    for those in dict.fromkeys(carried.values()):
+        yield tuple(a for a in attributes if carried[a] == those)
+
+
 def tasks_of(
-    views: Mapping[Modality, Activations], attribute: Attribute, held_out: Collection[str]
-) -> Mapping[Modality, Task]:
-    """The rows that carry the attribute, by modality; a modality without any is left out."""
-    tasks: dict[Modality, Task] = {}
+    views: Mapping[Modality, Activations],
+    bunch: Sequence[Attribute],
+    held_out: Collection[str],
+) -> Mapping[Attribute, Mapping[Modality, Task]]:
+    """The rows that carry each attribute of a bunch, by modality; a modality without is left out.
+
+    The states of a modality are one array, which all attributes share.
+    """
+    tasks: dict[Attribute, dict[Modality, Task]] = {attribute: {} for attribute in bunch}
     for modality, view in views.items():
-        kept = [i for i, row in enumerate(view.rows) if attribute.of(row) is not None]
+        kept = [i for i, row in enumerate(view.rows) if bunch[0].of(row) is not None]
         if not kept:
             continue
         rows = [view.rows[i] for i in kept]
-        labels = np.array([attribute.of(row) for row in rows], dtype=np.str_)
-        groups = tuple(group_of(row) for row in rows)
-        tasks[modality] = Task(
-            modality, view.states[kept], labels, groups, is_held_out(rows, held_out)
-        )
+        states, groups = view.states[kept], tuple(group_of(row) for row in rows)
+        out = is_held_out(rows, held_out)
+        for attribute in bunch:
+            labels = np.array([attribute.of(row) for row in rows], dtype=np.str_)
+            tasks[attribute][modality] = Task(modality, states, labels, groups, out)
     return tasks

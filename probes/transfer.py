@@ -10,10 +10,16 @@ scores below chance on the rows that were held out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput
+from geomkit.types import Modality
+from probes.readouts import span_of
+from probes.tasks import Task
 
 Array = NDArray[np.float64]
 
@@ -39,3 +45,52 @@ def spread_of(train: NDArray[np.floating]) -> Array:
 def rescale(states: NDArray[np.floating], mean: Array, spread: Array) -> Array:
     """`(states - mean) / spread`, `(rows, dim)`."""
     return np.asarray((states.astype(np.float64) - mean) / spread)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """From states to the inputs of a read-out: centred, in units of spread, on principal axes."""
+
+    mean: Array  # (dim,) of the training rows
+    spread: Array  # (dim,)
+    axes: Array  # (dim, r)
+
+    @classmethod
+    def of(cls, train: NDArray[np.floating]) -> Scale:
+        """As the training rows have it.
+
+        Raises:
+            DegenerateInput: when they are all equal.
+        """
+        mean, spread = mean_of(train), spread_of(train)
+        return cls(mean, spread, span_of(rescale(train, mean, spread)))
+
+    def inputs(self, states: NDArray[np.floating], mean: Array | None = None) -> Array:
+        """`(rows, r)`, about the training rows' mean or about `mean`."""
+        centre = self.mean if mean is None else mean
+        return np.asarray(rescale(states, centre, self.spread) @ self.axes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lens:
+    """Rows as a probe of one modality sees them; the same for every attribute they carry."""
+
+    train: Array  # (training rows, r)
+    asked: Mapping[Modality, Array]  # held-out rows by modality, each about its own training mean
+    apart: Mapping[Modality, Array]  # (r,) what is added to them when they keep their own mean
+
+
+def lens(train: Task, tests: Mapping[Modality, Task]) -> Lens:
+    """The training rows of one modality, and the held-out rows of each.
+
+    Raises:
+        DegenerateInput: when the training states are all equal.
+    """
+    seen = train.states[~train.held_out]
+    scale = Scale.of(seen)
+    means = {m: mean_of(test.states[~test.held_out]) for m, test in tests.items()}
+    return Lens(
+        scale.inputs(seen),
+        {m: scale.inputs(test.states[test.held_out], means[m]) for m, test in tests.items()},
+        {m: scale.inputs(mean[None])[0] for m, mean in means.items()},
+    )

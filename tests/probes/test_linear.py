@@ -23,7 +23,7 @@ from probes.linear import (
 from probes.readouts import fit
 from probes.split import group_of, held_out_groups, is_held_out
 from probes.tasks import Attribute, Task, attributes_of, tasks_of
-from probes.transfer import mean_of, rescale, spread_of
+from probes.transfer import lens, mean_of, rescale, spread_of
 from tests.synthetic_run import NARROW, WIDE, Geometry, synthetic_plan, write_run
 
 FINAL = ProbeConfig(sites=("final_norm",))
@@ -147,6 +147,12 @@ def scene_task(modality, states, labels):
     return Task(modality, states.astype(np.float32), np.asarray(labels), groups, HELD_OUT)
 
 
+def alone(task, **given):
+    """A probe of one modality on itself."""
+    tests = {"text": task}
+    return mark(task, tests, lens(task, tests), [0], ProbeConfig(**given))["text"]
+
+
 @pytest.fixture
 def scenes():
     """Three classes along three axes, seen as text."""
@@ -235,13 +241,8 @@ def test_copies_cannot_be_memorised():
     out = held_out_groups(groups)
     by_group = Task("text", states, labels, groups, np.array([g in out for g in groups]))
     by_row = dataclasses.replace(by_group, held_out=np.arange(240) % 2 == 0)
-    assert (
-        mark(by_group, {"text": by_group}, [0], ProbeConfig(penalty=1.0))["text"].correct.mean()
-        < 0.75
-    )
-    assert (
-        mark(by_row, {"text": by_row}, [0], ProbeConfig(penalty=1.0))["text"].correct.mean() == 1.0
-    )
+    assert alone(by_group, penalty=1.0).correct.mean() < 0.75
+    assert alone(by_row, penalty=1.0).correct.mean() == 1.0
 
 
 def test_the_split_is_even_seeded_and_independent_of_order():
@@ -264,11 +265,7 @@ def test_intervals_hold_chance_as_often_as_they_say():
         states, labels = rng.standard_normal((80, 32)), rng.choice(["a", "b"], 80)
         groups = tuple(map(str, range(80)))
         task = Task("text", states, labels, groups, np.arange(80) % 2 == 0)
-        span = interval(
-            _accuracy(
-                mark(task, {"text": task}, [0], ProbeConfig(penalty=10.0))["text"].correct, task
-            )
-        )
+        span = interval(_accuracy(alone(task, penalty=10.0).correct, task))
         held += span.low < 0.5 < span.high
     assert held >= 108  # 114 expected, standard deviation 2.4
 
@@ -310,11 +307,12 @@ def test_rows_without_the_attribute_are_left_out():
         Row(i, f"s{i}", "text", "", "", labels={"size": "s"} if i % 2 else {}) for i in range(4)
     )
     view = Activations("base", "final_norm", "last", "text", np.eye(4, dtype=np.float32), rows)
-    task = tasks_of({"text": view}, Attribute("size", True), {"s1"})["text"]
+    size, shape = Attribute("size", True), Attribute("shape", True)
+    task = tasks_of({"text": view}, [size], {"s1"})[size]["text"]
     assert task.groups == ("s1", "s3")
     np.testing.assert_array_equal(task.states, np.eye(4)[[1, 3]])
     assert task.held_out.tolist() == [True, False]
-    assert tasks_of({"text": view}, Attribute("shape", True), {"s1"}) == {}
+    assert tasks_of({"text": view}, [shape], {"s1"}) == {shape: {}}
 
 
 def test_one_class_is_no_task(scenes):

@@ -8,12 +8,15 @@ import pytest
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import interval
 from probes.config import ProbeConfig
-from probes.mdl import SHARES, blocks_of, code_lengths, compression, prior_lengths
+from probes.mdl import SHARES, blocks_of, code_lengths, message, prior_lengths
+from probes.mdl import compression as compressed
 from probes.suite import probe_run
 from probes.tasks import Task
 from tests.synthetic_run import WIDE, Geometry, write_run
 
-CONFIG = ProbeConfig()
+
+def compression(given):
+    return compressed(given, message(given, 0))
 
 
 def task(weight=4.0, rows=400, seed=0, groups=None):
@@ -44,11 +47,11 @@ def test_a_block_never_cuts_a_group_and_all_rows_are_sent(rows):
 
 
 def test_clear_labels_take_few_bits_and_none_are_sent_free():
-    found = compression(task(), "shape", CONFIG)
+    found = compression(task())
     assert found.value > 3
     assert found.chance == pytest.approx(1, abs=0.05)  # balanced classes: their shares say nothing
     blocks = blocks_of(task().groups, np.random.default_rng(0))
-    bits = code_lengths(task(), blocks, 10.0)
+    bits = code_lengths(task(), message(task(), 0), 10.0)
     assert (bits > 0).all()
     np.testing.assert_allclose(bits[blocks[0]], 2.0)  # four classes, uniform
 
@@ -56,12 +59,12 @@ def test_clear_labels_take_few_bits_and_none_are_sent_free():
 def test_labels_that_mean_nothing_take_more_bits_than_they_have():
     given = task()
     lies = np.random.default_rng(5).permutation(given.labels)
-    found = compression(dataclasses.replace(given, labels=lies), "shape", CONFIG)
+    found = compression(dataclasses.replace(given, labels=lies))
     assert found.value < 1
 
 
 def test_a_property_that_is_harder_to_read_takes_more_bits():
-    lengths = [compression(task(weight), "shape", CONFIG).value for weight in (1.0, 2.0, 4.0)]
+    lengths = [compression(task(weight)).value for weight in (1.0, 2.0, 4.0)]
     assert lengths == sorted(lengths)
 
 
@@ -69,7 +72,7 @@ def test_unequal_classes_are_cheap_without_any_state():
     """Nine of ten labels agree: compression beats 1, and so does the chance it stands beside."""
     given = task(weight=0.0)
     labels = np.where(np.random.default_rng(0).random(400) < 0.9, "a", "b")
-    found = compression(dataclasses.replace(given, labels=labels), "shape", CONFIG)
+    found = compression(dataclasses.replace(given, labels=labels))
     assert found.chance > 1.5
     assert found.value < found.chance
 
@@ -87,7 +90,8 @@ def test_no_row_teaches_its_own_code():
     wild = given.states.copy()
     wild[blocks[-1]] += 100
     one, two = (
-        code_lengths(t, blocks, 10.0) for t in (given, dataclasses.replace(given, states=wild))
+        code_lengths(t, message(t, 0), 10.0)
+        for t in (given, dataclasses.replace(given, states=wild))
     )
     before = np.concatenate(blocks[:-1])
     np.testing.assert_array_equal(one[before], two[before])
@@ -102,12 +106,12 @@ def test_copies_of_a_scene_are_not_sent_for_nothing():
     scenes = tuple(f"s{i // 4}" for i in range(400))
     given = Task("text", states, labels, scenes, np.zeros(400, bool))
     alone = dataclasses.replace(given, groups=tuple(map(str, range(400))))
-    assert compression(given, "x", CONFIG).value < 1
-    assert compression(alone, "x", CONFIG).value > 1.2
+    assert compression(given).value < 1
+    assert compression(alone).value > 1.2
 
 
 def test_an_interval_holds_its_mean_about_as_often_as_it_says():
-    found = [compression(task(1.5, rows=200, seed=s), "shape", CONFIG) for s in range(60)]
+    found = [compression(task(1.5, rows=200, seed=s)) for s in range(60)]
     mean = np.mean([e.value for e in found])
     held = np.mean([interval(e).low < mean < interval(e).high for e in found])
     assert held >= 0.88
@@ -115,7 +119,7 @@ def test_an_interval_holds_its_mean_about_as_often_as_it_says():
 
 def test_equal_states_have_no_code():
     given = task()
-    found = compression(dataclasses.replace(given, states=np.ones_like(given.states)), "x", CONFIG)
+    found = compression(dataclasses.replace(given, states=np.ones_like(given.states)))
     assert isinstance(found, DegenerateInput)
     assert "all training states are equal" in str(found)
 
