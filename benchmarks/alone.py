@@ -142,7 +142,7 @@ def _measured(work: Callable[[], Any], order: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(error, MemoryError) and "alloc" not in str(error):
             status = "failed"
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    used = memory("VmHWM") - before
+    used = order["memory"] if status == "memory" else memory("VmHWM") - before
     took = {"cpu": cpu, "wall": wall, "memory": used}
     return {"status": status, "value": value, "said": said, **took}
 

@@ -52,7 +52,7 @@ class Standing:
         """Our memory over theirs; at most this where theirs ran out."""
         if self.theirs.status not in ("done", "time", "memory"):
             return None
-        sign = "" if self.theirs.status == "done" else "<="
+        sign = "" if self.theirs.status == "done" else "<"
         return sign, max(one.memory for one in self.ours) / max(self.theirs.memory, 1)
 
     @property
@@ -126,11 +126,14 @@ HEAD = ("metric", "N", "peer", "peer: CPU s (wall)", "ours: CPU s (wall)", "rati
 def _seconds(one: Outcome) -> str:
     if one.status == "done":
         return f"{one.cpu:.2f} ({one.wall:.2f})"
+    if one.status == "memory":
+        return "out of memory"
     return f">= {one.cpu:.0f}, stopped" if one.status == "time" else f"{one.status}: {one.said}"
 
 
 def _memory(theirs: Outcome, ours: Sequence[Outcome]) -> str:
-    return f"{theirs.memory:.0f}, {max(one.memory for one in ours):.0f}"
+    sign = "" if theirs.status == "done" else "> "
+    return f"{sign}{theirs.memory:.0f}, {max(one.memory for one in ours):.0f}"
 
 
 def _signed(value: tuple[str, float] | None, form: str) -> str:
