@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from geomkit.types import Measurement
+from geomkit.types import Difference, Measurement
 from reports.book import certainty
 from reports.layers import LayerPanel, runs
 from reports.static import (
@@ -32,7 +32,13 @@ WORDS = FOREST_WORDS / FOREST_WIDTH
 DASHES = ("solid", "dot", "dashdot", "longdash")
 """Of the checkpoints between the first and the last, in turn."""
 
-SYMBOLS = {"text": "circle", "image": "diamond", "audio": "square", "video": "triangle-up"}
+SYMBOLS = {
+    "text": "circle",
+    "image": "diamond",
+    "audio": "square",
+    "video": "triangle-up",
+    "floor": "line-ns-open",
+}
 
 
 def plain(content: str, limit: int = 80) -> str:
@@ -95,7 +101,7 @@ def forest_figure(panel: ForestPanel) -> Figure:
 def forest_trace(row: ForestRow, places: int, place: int) -> Figure:
     """One dot; without a value only its note is shown."""
     change = row.difference
-    ink = f"@{row.family}"
+    ink = "@faint" if row.family == "floor" else f"@{row.family}"
     trace: Figure = {
         "type": "scatter",
         "mode": "markers",
@@ -107,7 +113,7 @@ def forest_trace(row: ForestRow, places: int, place: int) -> Figure:
         },
         "hovertemplate": f"{plain(row.label)}"
         f"<br>{with_interval(change.value, change.interval, places)}"
-        f"<br>{'clear' if change.clear else 'not clear'} (n = {number(change.n)})<extra></extra>",
+        f"<br>{plain(forest_remark(change))}<extra></extra>",
     }  # fmt: skip
     if change.interval is not None and change.value is not None:
         trace["error_x"] = {
@@ -118,10 +124,22 @@ def forest_trace(row: ForestRow, places: int, place: int) -> Figure:
     return trace
 
 
+def forest_remark(change: Difference) -> str:
+    """What is said of a dot under its numbers."""
+    clear = "clear" if change.clear else "not clear"
+    return f"{clear} (n = {number(change.n)})" if change.n else change.note or clear
+
+
 def forest_shapes(panel: ForestPanel) -> list[Figure]:
-    """A tint over the better side."""
+    """A tint over the better side, or the lines of other reference values."""
     if panel.control or panel.better == "neither":
-        return []
+        return [
+            {
+                "type": "line", "x0": value, "x1": value, "yref": "paper", "y0": 0, "y1": 1,
+                "line": {"color": "@soft", "width": 1.5, "dash": "dot"}, "layer": "below",
+            }
+            for value in panel.lines
+        ]  # fmt: skip
     edge = panel.low if panel.better == "lower" else panel.high
     tint: Figure = {
         "type": "rect", "x0": 0, "x1": edge, "yref": "paper", "y0": 0, "y1": 1,
@@ -155,6 +173,16 @@ def forest_hint(panel: ForestPanel) -> list[Figure]:
     }.get(panel.better, ("center", ""))
     if panel.control:
         side, content = "center", "expected: no change"
+    if panel.lines:
+        return [
+            {
+                "x": value, "xref": "x", "y": 0, "yref": "paper",
+                "xanchor": "right" if value > panel.high * 0.75 else "center",
+                "yanchor": "top", "yshift": -17, "text": word, "showarrow": False,
+                "font": {"size": 11},
+            }
+            for value, word in zip((0.0, panel.lines[-1]), panel.ends, strict=True)
+        ]  # fmt: skip
     place = {"left": WORDS, "center": (1 + WORDS) / 2, "right": 1}[side]
     return [{
         "x": place, "xref": "paper", "xanchor": side, "y": 0, "yref": "paper", "yanchor": "top",

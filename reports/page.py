@@ -23,6 +23,7 @@ from geomkit.errors import GeomkitError, UsageError
 from geomkit.projection import Projection
 from geomkit.types import MODALITIES, Analysis, Row
 from reports import (
+    carried,
     figures,
     heat,
     layers,
@@ -43,6 +44,8 @@ SCHEMA = "geomkit-report/1"
 SCRIPTS = ("page.js", "layers.js", "map.js")
 STYLES = ("style.css", "layers.css", "map.css")
 SKIPPED_SHOWN = 50
+BY = ("text", "own", "shift", "turned", "shuffled")
+"""Predictors of the binding table, in its order."""
 POLICY = (
     "default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
     "img-src data: blob:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
@@ -139,6 +142,11 @@ class Report:
         """Every difference at every site."""
         return heat.heat_rows(self.groups)
 
+    @cached_property
+    def headline_panels(self) -> tuple[transfer.ForestPanel | None, transfer.ForestPanel | None]:
+        """What carried over, and the binding test beside it; None where there are no records."""
+        return carried.carried_panel(self.book), carried.bound_panel(self.book)
+
     # ---------------------------------------------------------------------------- numbers
 
     def numbers(self) -> dict[str, Any]:
@@ -190,7 +198,7 @@ class Report:
         names = (book.before, book.after)
         forests = [
             *transfer.forest_panels(book),
-            *([head] if (head := transfer.head_panel(book)) else []),
+            *filter(None, (transfer.head_panel(book), *self.headline_panels)),
         ]
         own = {panel.key: figures.forest_figure(panel) for panel in forests}
         for group in self.groups:
@@ -272,6 +280,11 @@ class Report:
             "verdict_groups": verdicts.verdict_groups(book),
             "forests": [p for p in forests if not p.control],
             "control_forests": [p for p in forests if p.control],
+            "headline_panels": self.headline_panels,
+            "carried": carried.carried_rows(book),
+            "bindings": carried.bound_rows(carried.all_bindings(book), BY),
+            "by": BY,
+            "other_differences": transfer.other_differences(book),
             "head_panel": transfer.head_panel(book),
             "head_measurements": [m for m in analysis.measurements if m.site == HEAD],
             "layer_families": layers.layer_families(self.groups),
@@ -319,7 +332,8 @@ def environment() -> Environment:
         "number": words.number, "places": words.shared_decimals, "metric": words.metric_title,
         "site": words.site_title, "modality": words.modality_title, "clip": words.clip,
         "arrows": words.arrows,
-        "family": words.family, "direction": words.direction_title, "decimals": words.decimals,
+        "family": words.family, "direction": words.direction_title,
+        "decimals_of": lambda values: words.decimals(v for v in values if v is not None),
         "symbol": lambda status: words.STATUS_SYMBOLS.get(status, "?"),
         "forest_svg": lambda panel: own(static.forest_svg(panel)),
         "heat_svg": lambda rows, sites: own(static_layers.heat_svg(rows, sites)),

@@ -57,6 +57,8 @@ def path(points: Sequence[Point], css: str, *, closed: bool = False) -> str:
 
 def mark(kind: str, x: float, y: float, radius: float, css: str) -> str:
     """The shape of a modality: circle text, diamond image, square audio, triangle video."""
+    if kind == "floor":
+        return line((x, y - radius * 1.3), (x, y + radius * 1.3), "whisker")
     if kind == "text":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{css}"/>'
     r = radius * {"image": 1.3, "audio": 0.9}.get(kind, 1.1)
@@ -106,24 +108,27 @@ def forest_svg(panel: ForestPanel) -> str:
         body.append(line((across(tick), 0), (across(tick), bottom), "grid"))
         body.append(text(across(tick), bottom + 14, tick_label(tick), "tick", "middle"))
     body.append(line((zero, 0), (zero, bottom), "zero"))
+    body += [line((across(v), 0), (across(v), bottom), "zero whole") for v in panel.lines]
     for i, row in enumerate(panel.rows):
-        body.extend(forest_row(row, panel.places, FOREST_ROW * i, across))
+        body.extend(forest_row(row, panel, FOREST_ROW * i, across))
     body.extend(better_arrow(panel, left, right, height - 3))
-    return svg(FOREST_WIDTH, height, f"{panel.title}: change from before to after", body)
+    return svg(
+        FOREST_WIDTH, height, f"{panel.title}: {panel.hint or 'change from before to after'}", body
+    )
 
 
-def forest_row(row: ForestRow, places: int, top: float, across: Scale) -> list[str]:
-    """One name, its numbers and its mark."""
+def forest_row(row: ForestRow, panel: ForestPanel, top: float, across: Scale) -> list[str]:
+    """One name, its numbers and its mark; an interval ends where the axis does."""
     change, y = row.difference, top + FOREST_ROW / 2
+    places, low, high = panel.places, panel.low, panel.high
     body = [
         f'<g class="m-{row.family}">',
         text(0, y - 4, clip(row.label, LABEL), "label"),
         text(0, y + 11, forest_numbers(row, places), "value"),
     ]
     if change.interval is not None:
-        body.append(
-            line((across(change.interval.low), y), (across(change.interval.high), y), "whisker")
-        )
+        ends = (across(max(change.interval.low, low)), across(min(change.interval.high, high)))
+        body.append(line((ends[0], y), (ends[1], y), "whisker"))
     if change.value is not None:
         css = "solid" if change.clear else "hollow"
         body.append(mark(row.family, across(change.value), y, 5, css))
@@ -153,6 +158,16 @@ def better_arrow(panel: ForestPanel, left: float, right: float, y: float) -> lis
     """Which way is better, at that end of the axis; a control has no better way."""
     if panel.control:
         return [text((left + right) / 2, y, "expected: no change", "hint", "middle")]
+    if panel.lines:
+        return [
+            text(left + (value - panel.low) / (panel.high - panel.low) * (right - left), y, word,
+                 "hint", anchor)
+            for value, word, anchor in (
+                (0.0, panel.ends[0], "middle"),
+                (panel.lines[-1], panel.ends[1], "middle" if panel.lines[-1] < panel.high * 0.85
+                 else "end"),
+            )
+        ]  # fmt: skip
     if panel.better == "lower":
         return [text(left, y, "\u2190 better", "hint")]
     return [text(right, y, "better \u2192", "hint", "end")] if panel.better == "higher" else []

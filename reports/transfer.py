@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from geomkit.types import MODALITIES, Better, Difference
 from reports.book import FINAL, Book, Role, known, padded, reach
+from reports.metrics import family_of
 from reports.words import decimals, family, metric_title, modality_title
 
 
@@ -32,6 +33,9 @@ class ForestPanel:
     rows: tuple[ForestRow, ...]
     low: float
     high: float
+    hint: str = ""  # what the axis counts; the better direction by default
+    ends: tuple[str, str] = ("", "")  # what the two reference values mean, 0 and the last line
+    lines: tuple[float, ...] = ()  # reference values beside zero
 
     @property
     def places(self) -> int:
@@ -41,9 +45,13 @@ class ForestPanel:
 
 
 def forest_panels(book: Book) -> tuple[ForestPanel, ...]:
-    """Differences at the final norm: one panel a metric, then probes, then negative controls."""
+    """Differences at the final norm: headline metrics, then probes, then negative controls.
+
+    The other metrics have a table; all of them where none is a headline one.
+    """
     differences = [d for (_, site, _), d in book.differences.items() if site == FINAL]
-    metrics = dict.fromkeys(d.metric for d in differences if not d.metric.startswith("probe:"))
+    measured = dict.fromkeys(d.metric for d in differences if not d.metric.startswith("probe:"))
+    metrics = [name for name in measured if family_of(name) == "headline"] or list(measured)
     panels = [
         forest_panel(
             book, f"transfer-{i}", metric_title(name), [d for d in differences if d.metric == name]
@@ -66,6 +74,16 @@ def forest_panels(book: Book) -> tuple[ForestPanel, ...]:
     if own := [d for d in probes if book.is_control(d.metric) and telling(d)]:
         panels.append(forest_panel(book, "transfer-controls", "Negative controls", own))
     return tuple(panels)
+
+
+def other_differences(book: Book) -> tuple[Difference, ...]:
+    """Differences at the final norm of the metrics that no panel shows."""
+    shown = {row.difference.metric for panel in forest_panels(book) for row in panel.rows}
+    return tuple(
+        d
+        for (metric, site, _), d in book.differences.items()
+        if site == FINAL and metric not in shown and not metric.startswith("probe:")
+    )
 
 
 def head_panel(book: Book) -> ForestPanel | None:

@@ -217,10 +217,10 @@ async function start() {
     await loadPlotly(await unpack("plotly"));
     startFigures(data.figures);
     if (data.map) await startMap(data.map, data.media);
-    root.dataset.ready = "true";
   } catch (error) {
-    $("trouble").textContent = `The figures stay still in this browser (${error.message}).`;
+    $("trouble").textContent = `Some figures stay still in this browser (${error.message}).`;
   }
+  root.dataset.ready = "true";
 }
 
 addEventListener("DOMContentLoaded", start);

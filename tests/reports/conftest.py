@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,26 @@ def build(folder: Path, analysis: Analysis | None = None, **changes: Any) -> Bui
     media = changes.pop("media", {})
     out = folder / "report.html"
     return read(
-        write_report(analysis or fixture.analysis(), projection, rows, media, out, **changes)
+        write_report(analysis or fixture.complete(), projection, rows, media, out, **changes)
     )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One browser for all pages."""
+    from tests.reports.visiting import launched
+
+    with launched() as own:
+        yield own
+
+
+@pytest.fixture
+def visit(browser: Any, built: Built) -> Iterator[Any]:
+    """Open the report with some context options; at the end nothing must have gone wrong."""
+    from tests.reports.visiting import visiting
+
+    with visiting(browser, built.path) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from geomkit.types import Interval
 from reports.book import Book, reach
-from reports.layers import SET_APART, layer_groups, runs, site_places
+from reports.carried import bound_panel, carried_panel, carried_rows
+from reports.heat import heat_rows
+from reports.layers import SET_APART, layer_families, layer_groups, runs, site_places
+from reports.metrics import family_of
 from reports.static import ticks
 from reports.transfer import crosses, forest_panels
 from reports.verdicts import tallies
@@ -65,6 +69,63 @@ def test_a_control_that_moved_is_shown_wherever_it_did() -> None:
     )
     *_, silent = forest_panels(Book(replace(base, probe_differences=moved)))
     assert "text->image" in {row.difference.modality for row in silent.rows}
+
+
+def test_the_share_that_carried_over_stands_between_none_and_all() -> None:
+    panel = carried_panel(Book(fixture.complete()))
+    assert panel is not None
+    assert panel.low < 0.0
+    assert panel.high > 1.0 == panel.lines[0]
+    shares = {row.label: row.difference.value for row in panel.rows}
+    assert shares["Anisotropy: image"] == pytest.approx(0.402 / 0.571)
+    assert not any("Alignment" in name for name in shares)  # a pair has no counterpart in text
+
+
+def test_a_share_of_the_way_is_preferred_to_a_share_of_the_change() -> None:
+    base = fixture.complete()
+    first = replace(
+        base.transfers[0], closed_ratio=0.9, closed_interval=Interval(0.8, 1.0), ratio=0.4
+    )
+    (own, *_) = carried_rows(Book(replace(base, transfers=(first,))))
+    assert (own.share, own.interval, own.closed) == (0.9, Interval(0.8, 1.0), True)
+
+
+def test_bindings_stand_beside_their_ceiling_and_the_higher_floor() -> None:
+    panel = bound_panel(Book(fixture.complete()))
+    assert panel is not None
+    assert panel.site == "final_norm"
+    own = {row.label: (row.difference.value, row.family) for row in panel.rows}
+    assert own["image: map fitted on text"] == (0.61, "image")
+    assert own["image: floor"] == (0.04, "floor")
+    assert not any(label.startswith("text:") for label in own)
+
+
+def test_without_records_nothing_is_drawn(book: Book) -> None:
+    assert carried_panel(book) is None
+    assert bound_panel(book) is None
+
+
+def test_heat_is_the_share_of_the_largest_change_and_its_sign_is_better_or_worse() -> None:
+    rows = heat_rows(layer_groups(Book(fixture.complete())))
+    own = {(row.metric, row.modality): row.cells for row in rows}
+    text, audio = own["mean_cosine", "text"], own["alignment", "audio-text"]
+    assert text[-1] is not None
+    assert audio[-1] is not None
+    assert text[-1].share == 1.0  # the largest change, and lower is better
+    assert audio[-1].share < 0  # it grew
+    assert text[0] is None  # embed has no values
+    assert text[-1].certainty == "everywhere"
+    weak = own["retrieval_r1", "text->audio"][-1]
+    assert weak is not None
+    assert weak.certainty == "no"
+
+
+def test_metrics_are_read_in_families() -> None:
+    families = layer_families(layer_groups(Book(fixture.complete())))
+    assert [f.family.key for f in families] == ["headline", "drift"]
+    assert family_of("recall@5") == "retrieval"
+    assert family_of("mean_cosine_raw") == "other"  # only the exact name makes a verdict
+    assert family_of("something new") == "other"
 
 
 def test_roles(book: Book) -> None:

@@ -1,0 +1,168 @@
+"""What carried over: the share of the trained modality's change, and the binding test beside it.
+
+carried_panel   untrained over trained change, headline measures: 0 is none of it, 1 all of it
+carried_rows    every transfer record, headline measures first
+bound_panels    R2 of the change that a map fitted on text foretells, against ceiling and floors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geomkit.types import MODALITIES, Binding, Difference, Interval, Transfer
+from reports.book import FINAL, Book, known, padded, reach
+from reports.metrics import FAMILIES, family_of
+from reports.transfer import ForestPanel, ForestRow
+from reports.words import family, metric_title
+
+R2 = "r2"
+PREDICTORS = {
+    "own": "ceiling, own map",
+    "text": "map fitted on text",
+    "shift": "text's mean shift",
+    "floor": "floor",
+}
+FLOORS = ("turned", "shuffled")
+FLOOR = "floor"
+"""The mark of what the map is held against: a ceiling, and what needs no binding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One transfer record with the share that its verdict was made from."""
+
+    record: Transfer
+    share: float | None
+    interval: Interval | None
+    closed: bool  # the share is of the way to the metric's reference
+    headline: bool
+
+
+def carried_rows(book: Book) -> tuple[Carried, ...]:
+    """Transfers of the compared pair of checkpoints, by family, then as they were recorded."""
+    own = [
+        carried(t)
+        for t in book.analysis.transfers
+        if (t.before, t.after) == (book.before, book.after)
+    ]
+    order = [one.key for one in FAMILIES]
+    return tuple(sorted(own, key=lambda c: order.index(family_of(c.record.metric))))
+
+
+def carried(record: Transfer) -> Carried:
+    """A record with the share of the way where there is one, else the plain ratio."""
+    closed = record.closed_ratio is not None
+    share = record.closed_ratio if closed else record.ratio
+    interval = record.closed_interval if closed else record.interval
+    return Carried(record, share, interval, closed, family_of(record.metric) == "headline")
+
+
+def carried_panel(book: Book) -> ForestPanel | None:
+    """Shares of the headline measures on one axis that holds 0 and 1; None without any."""
+    rows = [c for c in carried_rows(book) if c.headline and c.share is not None]
+    if not rows:
+        return None
+    marks = tuple(
+        ForestRow(
+            f"{metric_title(c.record.metric)}: {c.record.untrained}",
+            "untrained", family(c.record.untrained), as_difference(c),
+        )
+        for c in rows
+    )  # fmt: skip
+    shown = [v for c in rows for v in reach(c.share, bounded(c.interval))]
+    low, high = padded(min(0.0, *shown), max(1.0, *shown))
+    return ForestPanel(
+        "carried", "Carried over", "neither", False, rows[0].record.site, marks, low, high,
+        hint="untrained over trained change", ends=("none", "all of it"), lines=(1.0,),
+    )  # fmt: skip
+
+
+def as_difference(one: Carried) -> Difference:
+    """A share in the shape that panels draw."""
+    t = one.record
+    return Difference(
+        t.metric, t.before, t.after, t.site, t.untrained, one.share, one.interval, "neither", 0,
+        t.verdict,
+    )  # fmt: skip
+
+
+def bounded(interval: Interval | None, most: float = 2.0) -> Interval | None:
+    """An interval cut where the axis would only show how wide it is."""
+    if interval is None:
+        return None
+    return Interval(max(interval.low, 1 - most), min(interval.high, most), interval.level)
+
+
+def bound_panel(book: Book) -> ForestPanel | None:
+    """R2 of each untrained modality by predictor, at the site that speaks; None without any."""
+    here = bindings_at(book)
+    rows: list[ForestRow] = []
+    for kind in MODALITIES:
+        own = {b.predictor: b for b in here if b.modality == kind and b.quantity == R2}
+        if kind == "text" or not own:
+            continue
+        floors = [own[name] for name in FLOORS if name in own and own[name].value is not None]
+        if floors:
+            own[FLOOR] = max(floors, key=lambda b: b.value or 0.0)
+        rows += [
+            ForestRow(
+                f"{kind}: {title}", "untrained", kind if name == "text" else FLOOR,
+                foretold(own[name]),
+            )
+            for name, title in PREDICTORS.items()
+            if name in own
+        ]  # fmt: skip
+    if not rows:
+        return None
+    shown = [v for r in rows for v in reach(r.difference.value, bounded(r.difference.interval))]
+    low, high = padded(min(0.0, *shown), max(1.0, *shown))
+    return ForestPanel(
+        "bound", "Bound to text", "neither", False, here[0].site, tuple(rows), low, high,
+        hint="share of the change foretold", ends=("nothing", "everything"), lines=(1.0,),
+    )  # fmt: skip
+
+
+def bindings_at(book: Book) -> list[Binding]:
+    """The bindings of the compared checkpoints at the final norm, else at the deepest site."""
+    own = all_bindings(book)
+    ranked = (FINAL, *reversed(book.analysis.sites))
+    site = next((s for s in ranked if any(b.site == s for b in own)), "")
+    return [b for b in own if b.site == site]
+
+
+def all_bindings(book: Book) -> list[Binding]:
+    """The bindings of the compared checkpoints, in canonical order of modalities."""
+    own = [b for b in book.analysis.bindings if (b.before, b.after) == (book.before, book.after)]
+    return sorted(own, key=lambda b: MODALITIES.index(known(b.modality)))
+
+
+def foretold(binding: Binding) -> Difference:
+    """A binding in the shape that panels draw."""
+    b = binding
+    return Difference(
+        b.quantity, b.before, b.after, b.site, b.modality, b.value, b.interval, "neither", b.n,
+        b.note,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRow:
+    """One quantity of one modality at one site, by predictor."""
+
+    site: str
+    modality: str
+    quantity: str
+    cells: tuple[Binding | None, ...]
+    n: int
+
+
+def bound_rows(bindings: Sequence[Binding], predictors: Sequence[str]) -> tuple[BoundRow, ...]:
+    """Bindings as a table, one row a site, modality and quantity."""
+    keys = dict.fromkeys((b.site, b.modality, b.quantity) for b in bindings)
+    found = {(b.site, b.modality, b.quantity, b.predictor): b for b in bindings}
+    rows = []
+    for key in keys:
+        cells = tuple(found.get((*key, name)) for name in predictors)
+        rows.append(BoundRow(*key, cells, max((b.n for b in cells if b), default=0)))
+    return tuple(rows)
