@@ -26,12 +26,40 @@ PLAIN_STARTS = (None, True, False, "gaussian")
 """Values of init_lora_weights that leave the base as it is; others take a part out of it."""
 
 
+PROJECTION = "GEOMKIT_PROJECTION"
+PROJECTION_WEIGHT = "projection.weight"
+"""An adapter of our own kind, one matrix after the final norm: its type and its tensor."""
+
+
+def is_projection(folder: Path) -> bool:
+    """True for a matrix that is applied to what leaves the final norm; PEFT has no such kind."""
+    return bool(read_object(folder / ADAPTER_CONFIG).get("peft_type") == PROJECTION)
+
+
+def projection(folder: Path, dim: int) -> torch.Tensor:
+    """The matrix of a projection, `(dim, dim)`.
+
+    Raises:
+        CheckpointError: it is no matrix of the decoder's width.
+    """
+    found = weights(folder).get(PROJECTION_WEIGHT)
+    if found is None or tuple(found.shape) != (dim, dim):
+        shape = "none" if found is None else str(tuple(found.shape))
+        raise CheckpointError(
+            f"Expected a matrix {PROJECTION_WEIGHT} of shape {(dim, dim)} in {folder}, got {shape}:"
+            " it was trained on another base."
+        )
+    return found
+
+
 def shareable(folder: Path) -> bool:
     """True when the adapter can be switched on and off beside others on one model.
 
     Raises:
         CheckpointError: it cannot be put on any model in memory.
     """
+    if is_projection(folder):
+        return True
     check_kind(folder)
     settings = read_object(folder / ADAPTER_CONFIG)
     plain = settings.get("peft_type") == "LORA" and not any(settings.get(key) for key in ALONE)

@@ -55,6 +55,7 @@ class Checkpoint:
     fingerprint: Fingerprint
     adapter: str  # the adapter's name inside the model, "" for a full model
     revision: str
+    projection: torch.Tensor | None = None  # applied to what leaves the final norm
 
     @contextmanager
     def active(self) -> Iterator[nn.Module]:
@@ -64,7 +65,8 @@ class Checkpoint:
             self.model.set_adapter(self.adapter)
         elif getattr(self.model, "_hf_peft_config_loaded", False):
             self.model.disable_adapters()
-        yield self.body
+        with _projected(self.decoder, self.projection):
+            yield self.body
 
     def record(
         self, template_sha: str, gate: Mapping[str, Any], sites: Sequence[str] = ()
@@ -140,10 +142,32 @@ def load_checkpoints(
 def _adapted(one: Checkpoint, number: int) -> Checkpoint:
     """The checkpoint with its adapter loaded onto its model, as the `number`-th there."""
     folder = Path(one.place.where)
+    if adapters.is_projection(folder):
+        own = fingerprints.with_adapter(one.fingerprint, adapters.sha(folder), outside=False)
+        matrix = adapters.projection(folder, one.dim).to(next(one.decoder.parameters()).device)
+        return replace(one, projection=matrix, fingerprint=own)
     name = adapters.attach(one.model, folder, number)
     outside = adapters.outside(one.model, name, one.decoder_path)
     own = fingerprints.with_adapter(one.fingerprint, adapters.sha(folder), outside=outside)
     return replace(one, adapter=name, fingerprint=own)
+
+
+@contextmanager
+def _projected(decoder: nn.Module, matrix: torch.Tensor | None) -> Iterator[None]:
+    """The final norm with a matrix after it, for as long as it is in effect."""
+    if matrix is None:
+        yield
+        return
+    weight = matrix
+    # A hook set before the tap's: what it returns is what the tap and the model see. In float32,
+    # as it was trained, and then in the model's precision.
+    hook = hooks.final_norm(decoder).register_forward_hook(
+        lambda _module, _given, out: (out.float() @ weight.T).to(out.dtype)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _device(asked: str) -> str:

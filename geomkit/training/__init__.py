@@ -1,4 +1,4 @@
-"""Make the second checkpoint: text pairs -> decoder-only LoRA -> adapter -> merged checkpoint.
+"""Make the second checkpoint: pairs -> what a method trains -> adapter -> merged checkpoint.
 
 `pairs` and `config` are light; `train` and `merge` bring torch, so they are looked up on first use.
 """
@@ -13,6 +13,7 @@ from geomkit.training.pairs import PairSet, TextPair, load_pairs
 
 if TYPE_CHECKING:
     from geomkit.training.generation import GenerationChange, generative_change, generative_losses
+    from geomkit.training.geometry import GeometryCallback
     from geomkit.training.merging import MergeRecord, merge
     from geomkit.training.record import TrainingRecord
     from geomkit.training.trainer import train
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "GenerationChange",
+    "GeometryCallback",
     "MergeRecord",
     "PairSet",
     "TextPair",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HEAVY = {
     "GenerationChange": "generation",
+    "GeometryCallback": "geometry",
     "generative_change": "generation",
     "generative_losses": "generation",
     "MergeRecord": "merging",

@@ -1,17 +1,24 @@
-"""Pairs as the table the trainer reads: one column of text a side, and codes of what is equal."""
+"""Pairs as the table the trainer reads: one column of cells a side, and codes of what is equal.
+
+A cell is a text; or the name of a sample's medium, which the embedder looks up; or two texts, the
+second of them to be said to the first. The last two begin with a character no text may hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from datasets import Dataset
 
 from geomkit.training.pairs import TextPair
+from geomkit.types import MODALITIES, Modality, Sample
+
+MARK = "\0"
 
 
-def dataset(pairs: Sequence[TextPair], *, mask_equal: bool) -> Dataset:
-    """Columns anchor, positive, maybe negative, and `label`: codes of group and texts.
+def dataset(pairs: Sequence[TextPair], *, mask_equal: bool, speech: bool = False) -> Dataset:
+    """Columns anchor, positive, maybe negative, maybe speech, and `label`: codes of what is equal.
 
     Equal codes mean equal group or equal text. Without `mask_equal` every code is different.
     """
@@ -21,10 +28,55 @@ def dataset(pairs: Sequence[TextPair], *, mask_equal: bool) -> Dataset:
     }
     if all(pair.negative is not None for pair in pairs):
         columns["negative"] = [pair.negative for pair in pairs]
-    groups = [pair.group or f"\0{row}" for row, pair in enumerate(pairs)]
+    codes = _codes([pair.group for pair in pairs], columns, mask_equal=mask_equal)
+    if speech:
+        columns["speech"] = [f"{MARK}{pair.anchor}{MARK}{pair.positive}" for pair in pairs]
+    return Dataset.from_dict({**columns, "label": codes})
+
+
+def media_datasets(samples: Sequence[Sample], *, mask_equal: bool) -> Mapping[Modality, Dataset]:
+    """Modality -> columns anchor (a medium), positive (its text) and `label`."""
+    found: dict[Modality, Dataset] = {}
+    for modality in MODALITIES:
+        rows = [
+            (number, sample)
+            for number, sample in enumerate(samples)
+            if modality != "text" and sample.text and modality in sample.modalities()
+        ]
+        if rows:
+            columns: dict[str, list[Any]] = {
+                "anchor": [f"{MARK}{modality}{MARK}{number}" for number, _ in rows],
+                "positive": [str(sample.text) for _, sample in rows],
+            }
+            groups = [sample.group or "" for _, sample in rows]
+            codes = _codes(groups, columns, mask_equal=mask_equal)
+            found[modality] = Dataset.from_dict({**columns, "label": codes})
+    return found
+
+
+def medium(cell: str) -> tuple[Modality, int]:
+    """The modality of a cell, and the number of its sample where it names one."""
+    if not cell.startswith(MARK):
+        return "text", -1
+    _, modality, number = cell.split(MARK)
+    return cast("Modality", modality), int(number)
+
+
+def spoken(cell: str) -> tuple[str, str] | None:
+    """The two texts of a cell that holds two."""
+    if not cell.startswith(MARK):
+        return None
+    _, first, second = cell.split(MARK)
+    return first, second
+
+
+def _codes(
+    named: Sequence[str], columns: Mapping[str, Sequence[str]], *, mask_equal: bool
+) -> list[list[int]]:
+    """For each row the code of its group, then of each of its cells."""
+    groups = [group or f"{MARK}{row}" for row, group in enumerate(named)]
     keys = list(zip(groups, *columns.values(), strict=True))
     if not mask_equal:
         keys = [tuple(f"{row}.{part}" for part in range(len(key))) for row, key in enumerate(keys)]
     codes: dict[str, int] = {}
-    columns["label"] = [[codes.setdefault(part, len(codes)) for part in key] for key in keys]
-    return Dataset.from_dict(columns)
+    return [[codes.setdefault(part, len(codes)) for part in key] for key in keys]

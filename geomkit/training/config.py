@@ -11,6 +11,11 @@ from geomkit.errors import UsageError
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The text-only recipe of LCO-Embedding (arXiv:2510.11693); its released scripts use alpha 128.
     "lco-text": {},
+    # What its released scripts run: they see images too, but the recipe also fits text alone. They
+    # set no schedule, so transformers' linear one; targets and dropout are those of the default.
+    "lco-released": {"alpha": 128.0, "batch": 1056, "schedule": "linear"},
+    # E5-V (arXiv:2407.12580): the same decoder-only recipe on short texts, with its own prompt.
+    "e5v": {"prompt": "e5v", "temperature": 0.05, "max_tokens": 32},
     # A decoder of about a million parameters on two CPU cores, in about a minute. Chosen before
     # looking at any result: common small-model values, one pass over fresh pairs. No dropout:
     # every pair is seen once, and drawing the masks would take a third of the time.
@@ -25,9 +30,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "temperature": 0.05,
         "warmup_steps": 10,
         "max_tokens": 128,
+        "save_steps": 0,
+        "geometry_every": 25,
     },
 }
 """Presets by name: what each changes in `TrainConfig`'s defaults."""
+
+METHODS: Mapping[str, str] = {
+    "lora": "low-rank branches in the decoder's blocks; the result is an adapter",
+    "full": "the whole decoder but its embeddings; the result is a checkpoint",
+    "linear": "one matrix on frozen states, the identity at first; the result is that matrix",
+    "clip": "like lora, on pairs of a medium and its text, in both directions",
+    "joint": "like lora, plus `generative` times the loss of saying the positive to the anchor",
+}
+"""What may train, by `TrainConfig.method`."""
 
 
 def _doc(default: Any, text: str) -> Any:
@@ -39,6 +55,7 @@ class TrainConfig:
     """Everything that decides the adapter, given the base and the pairs."""
 
     preset: str = _doc("lco-text", "recipe the other fields start from")
+    method: str = _doc("lora", f"what trains: {', '.join(METHODS)}")
     prompt: str = _doc("lco", "prompt preset whose text instruction follows every text")
     rank: int = _doc(64, "LoRA rank")
     alpha: float = _doc(16.0, "LoRA alpha; the update is scaled by alpha / rank")
@@ -58,16 +75,32 @@ class TrainConfig:
     mini_batch: int = _doc(32, "texts a forward pass; below batch, gradients are cached")
     temperature: float = _doc(0.03, "InfoNCE temperature")
     mask_equal: bool = _doc(True, "never treat equal groups or equal texts as negatives")
+    shuffle_pairs: bool = _doc(
+        False, "give every anchor another's positive: the null arm, InfoNCE on noise"
+    )
+    generative: float = _doc(0.1, "weight of the generative loss, with method joint")
+    kl: float = _doc(0.0, "weight of KL(base || trained) of the next token, on the pairs' texts")
+    train_towers: bool = _doc(False, "with method clip, train towers and projectors too, in full")
     max_tokens: int = _doc(650, "texts are cut to this before the prompt is added")
     gradient_checkpointing: bool = _doc(False, "recompute activations to save memory")
     dtype: str = _doc(
         "auto",
         "type of frozen weights; auto: bfloat16 on a GPU, else float32; LoRA is always float32",
     )
+    qlora: bool = _doc(False, "keep the decoder's frozen linear layers in 4 bits (NF4)")
     attention: str = _doc("sdpa", "attention kernel of transformers")
     device: str = _doc("auto", "where to train: auto, cpu, cuda")
     workers: int = _doc(0, "processes that tokenise ahead")
     seed: int = _doc(0, "seed of initialisation, dropout and order")
+    save_steps: int = _doc(
+        100, "steps between checkpoints that are kept, and resumed from; 0: none"
+    )
+    geometry_every: int = _doc(50, "steps between looks at the geometry of a probe set; 0: never")
+    spike: float = _doc(2.0, "a loss above this multiple of its recent median is a spike; 0: off")
+    collapse: float = _doc(
+        0.25, "stop when the probe set's effective rank falls below this share of its first; 0: off"
+    )
+    report_to: str = _doc("none", "also log to: tensorboard, wandb, ... as transformers names them")
 
     def __post_init__(self) -> None:
         """Refuse values that no training can mean."""
@@ -82,6 +115,23 @@ class TrainConfig:
             raise UsageError(f"Expected dropout in [0, 1), got {self.dropout}.")
         if not self.targets:
             raise UsageError("Expected at least one layer name in targets, got none.")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Refuse options that would do nothing with the method."""
+        if self.method not in METHODS:
+            raise UsageError(f"Expected a method of {', '.join(METHODS)}, got {self.method!r}.")
+        for name in ("generative", "kl", "spike", "collapse", "save_steps", "geometry_every"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"Expected {name} of 0 or more, got {getattr(self, name)}.")
+        if self.train_towers and self.method != "clip":
+            raise UsageError(f"Expected --train-towers with method clip, got {self.method}.")
+        if self.kl and self.method in ("linear", "clip"):
+            raise UsageError(
+                f"Expected --kl with a method that trains the decoder on text, got {self.method}."
+            )
+        if self.qlora and self.method in ("full", "linear"):
+            raise UsageError(f"Expected --qlora with a method that uses LoRA, got {self.method}.")
 
     @classmethod
     def of(cls, preset: str = "lco-text", **overrides: Any) -> TrainConfig:
@@ -98,6 +148,11 @@ class TrainConfig:
                 f"Unknown training option {unknown[0]!r}: choose of {', '.join(sorted(known))}."
             )
         return replace(cls(preset=preset), **{**PRESETS[preset], **overrides})
+
+    @property
+    def speaks(self) -> bool:
+        """True when training also looks at what the model would say."""
+        return self.kl > 0 or (self.method == "joint" and self.generative > 0)
 
     @property
     def scale(self) -> float:

@@ -95,7 +95,7 @@ def merge(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         work = Path(scratch) / "merged"
-        folder = _folder(str(base))
+        folder = base_folder(str(base))
         record = _merge(adapter, folder, work, samples, names or (str(adapter), str(base)))
         if out.exists():
             out.rmdir()
@@ -106,7 +106,7 @@ def merge(
 def _merge(
     adapter: Path, base: Path, work: Path, samples: Sequence[Sample], names: tuple[str, str]
 ) -> MergeRecord:
-    copied = _copy_rest(base, work)
+    copied = copy_rest(base, work)
     model, processor = load_checkpoint("base", str(base)).model, load_processor(base)
     _refuse_other_base(adapter, model)
     adapted = load_adapter(model, adapter)
@@ -121,9 +121,9 @@ def _merge(
         raise TrainingError(
             f"Expected only adapted layers to change, {len(strays)} more did (first: {strays[0]})."
         )
-    dtype = _dtype(base, merged)
+    dtype = file_dtype(base, merged)
     again = load_checkpoint("merged", str(work)).model
-    agreement = _agree(expected, last_states(again, processor, samples), dtype)
+    agreement = agree(expected, last_states(again, processor, samples), dtype)
     record = MergeRecord(
         schema=SCHEMA,
         adapter=names[0],
@@ -142,7 +142,7 @@ def _merge(
     return record
 
 
-def _folder(base: str) -> Path:
+def base_folder(base: str) -> Path:
     """The folder of a base: itself, a built-in's, or what the hub's cache holds of an id.
 
     Raises:
@@ -175,16 +175,24 @@ def _refuse_other_base(adapter: Path, model: nn.Module) -> None:
         )
 
 
-def _copy_rest(base: Path, work: Path) -> tuple[str, ...]:
-    """Copy everything but the weights: config, tokenizer, processor, chat template, voices."""
-    work.mkdir()
-    rest = sorted(p for p in base.iterdir() if p.is_file() and p.suffix != ".safetensors")
+def copy_rest(base: Path, work: Path) -> tuple[str, ...]:
+    """Copy everything but the weights: config, tokenizer, processor, chat template, voices.
+
+    What an earlier training or merge left on paper is about other weights, and stays behind.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    own = {RECORD, "training.json"}
+    rest = sorted(
+        p
+        for p in base.iterdir()
+        if p.is_file() and p.suffix != ".safetensors" and p.name not in own
+    )
     for file in rest:
         shutil.copyfile(file, work / file.name)
     return tuple(file.name for file in rest)
 
 
-def _dtype(base: Path, names: Collection[str]) -> str:
+def file_dtype(base: Path, names: Collection[str]) -> str:
     """The files' type of the merged tensors ("F32", "F16", "BF16")."""
     found = set()
     for shard in base.glob("*.safetensors"):
@@ -193,7 +201,7 @@ def _dtype(base: Path, names: Collection[str]) -> str:
     return str(min(found, key=["BF16", "F16", "F32"].index))
 
 
-def _agree(
+def agree(
     expected: Mapping[Modality, Tensor], got: Mapping[Modality, Tensor], dtype: str
 ) -> tuple[Agreement, ...]:
     """How near the states are, in each modality.

@@ -12,11 +12,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
+
+import numpy as np
 
 from geomkit.errors import MissingExtra, TrainingError, UsageError
+from geomkit.types import Sample
 
 SANDBOX_PAIRS = 12_000
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -130,13 +133,36 @@ def refuse_media(row: Mapping[str, Any], source: str) -> None:
             )
 
 
-def fingerprint(pairs: Iterable[TextPair]) -> str:
+def fingerprint(pairs: Iterable[TextPair | Sample]) -> str:
     """sha256 of the pairs in order: two trainings saw the same text when it is equal."""
     digest = hashlib.sha256()
     for pair in pairs:
-        fields = [pair.anchor, pair.positive, pair.negative, pair.group]
+        if isinstance(pair, TextPair):
+            fields: list[Any] = [pair.anchor, pair.positive, pair.negative, pair.group]
+        else:
+            fields = [pair.id, pair.text, pair.modalities(), pair.group]
         digest.update(json.dumps(fields, ensure_ascii=False).encode())
     return digest.hexdigest()
+
+
+def shuffled(
+    pairs: Sequence[TextPair] | Sequence[Sample], seed: int
+) -> Sequence[TextPair] | Sequence[Sample]:
+    """Every anchor, or medium, with the text of another one, by lot; groups then mean nothing."""
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))  # one cycle of all
+    if all(isinstance(pair, TextPair) for pair in pairs):
+        texts = cast("Sequence[TextPair]", pairs)
+        mixed = tuple(
+            replace(pair, positive=texts[other[row]].positive, group="")
+            for row, pair in enumerate(texts)
+        )
+        return replace(pairs, pairs=mixed) if isinstance(pairs, PairSet) else mixed
+    samples = cast("Sequence[Sample]", pairs)
+    return tuple(
+        replace(sample, text=samples[other[row]].text, group="")
+        for row, sample in enumerate(samples)
+    )
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from geomkit.training.config import TrainConfig
 from geomkit.training.generation import GenerationChange
+from geomkit.training.geometry import Geometry
+from geomkit.training.guards import Notice
+from geomkit.training.merging import Agreement
 
 SCHEMA = "geomkit-training/1"
 RECORD = "training.json"
@@ -15,7 +18,10 @@ RECORD = "training.json"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimiser step: mean loss of the batch, in-batch accuracy, gradient norm, seconds."""
+    """One optimiser step: mean loss of the batch, in-batch accuracy, gradient norm, seconds.
+
+    `parts` are the weighted parts of a loss that has several.
+    """
 
     step: int
     loss: float
@@ -23,13 +29,16 @@ class Step:
     grad_norm: float
     learning_rate: float
     seconds: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """What was trained on what, and the proof that it was text only; `training.json`.
+    """What was trained on what, and the proof that nothing else changed; `training.json`.
 
-    `frozen_before` and `frozen_after` are sha256 by region of the model (see `region_hashes`).
+    `frozen_before` and `frozen_after` are sha256 by region of the model (see `region_hashes`), of
+    every region that was not to change. `agreement` is of a checkpoint that was written whole:
+    how near its states are to those of the model that was trained.
     """
 
     schema: str
@@ -58,6 +67,9 @@ class TrainingRecord:
     steps_per_second: float
     generation: tuple[GenerationChange, ...]
     versions: Mapping[str, str]
+    geometry: tuple[Geometry, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
 
     def to_json(self) -> str:
         """Strict JSON, sorted keys."""

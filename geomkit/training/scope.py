@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -94,6 +94,47 @@ def assert_scope(model: nn.Module, *, frozen: bool = False) -> Scope:
     )
 
 
+def thaw(model: nn.Module, free: Collection[str]) -> None:
+    """Let every float parameter of the regions `free` train, in float32.
+
+    Adam at usual learning rates loses most updates in bfloat16.
+    """
+    for region, _, tensor in by_region(model):
+        if region in free and isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+            tensor.data = tensor.data.float()
+            tensor.requires_grad_(True)
+
+
+def assert_regions(model: nn.Module, free: Collection[str]) -> Scope:
+    """Count what trains; refuse any parameter outside the regions `free`, but LoRA branches.
+
+    Raises:
+        TrainingError: naming trainable parameters elsewhere, or none at all.
+    """
+    base = unwrap(model)
+    path, text = decoder(base)
+    allowed = {id(t) for region, _, t in by_region(base) if region in free}
+    trainable = {n: p for n, p in base.named_parameters() if p.requires_grad}
+    strays = sorted(n for n, p in trainable.items() if id(p) not in allowed and "lora_" not in n)
+    if strays or not trainable:
+        raise TrainingError(
+            f"Expected {', '.join(sorted(free))} to train and nothing else, got "
+            f"{len(strays)} parameters elsewhere (first: {strays[0] if strays else 'none'}) of "
+            f"{len(trainable)} that train."
+        )
+    members = {id(p) for p in text.parameters()}
+    sizes = {n: p.numel() for n, p in trainable.items()}
+    inside = sum(sizes[n] for n, p in trainable.items() if id(p) in members)
+    return Scope(
+        decoder=path,
+        modules=sum(hasattr(m, "lora_A") for m in base.modules()),
+        trainable_names=tuple(trainable),
+        trainable_inside=inside,
+        trainable_outside=sum(sizes.values()) - inside,
+        parameters=sum(p.numel() for p in base.parameters()),
+    )
+
+
 def region_hashes(model: nn.Module) -> Mapping[str, str]:
     """sha256 of every frozen tensor, by region: equal before and after, or training leaked.
 
@@ -103,7 +144,7 @@ def region_hashes(model: nn.Module) -> Mapping[str, str]:
     matter.
     """
     digests: dict[str, hashlib._Hash] = {}
-    for region, name, tensor in _frozen(unwrap(model)):
+    for region, name, tensor in by_region(model):
         digest = digests.setdefault(region, hashlib.sha256())
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor_bytes(tensor.float() if tensor.is_floating_point() else tensor))
@@ -122,7 +163,9 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes()
 
 
-def _frozen(base: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
+def by_region(model: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """Region, name and tensor of all of a model but its LoRA branches, sorted by name."""
+    base = unwrap(model)
     text = decoder(base)[1]
     head = getattr(base, "get_output_embeddings", lambda: None)()
     heads = {id(p) for p in head.parameters()} if head is not None else set()

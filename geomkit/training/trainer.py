@@ -1,39 +1,32 @@
-"""Train a decoder-only LoRA adapter on text pairs, and prove that it saw and changed nothing else.
+"""Train on pairs, and prove that nothing changed but what the method says.
 
 The loop, sampler, optimiser and gradient cache are sentence-transformers' and transformers'. Ours
-are the scope, the prompt, the mask on false negatives and the proof.
+are the scope, the prompt, the mask on false negatives, the guards and the proof.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import re
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.base.sampler import BatchSamplers
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import set_seed
 
 from geomkit.checkpoints import Checkpoint, load_checkpoint
-from geomkit.errors import TrainingError
+from geomkit.errors import TrainingError, UsageError
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent
 from geomkit.prompts import control_tokens, prompts
-from geomkit.training.adapter import adapt, adapter_digest, save_adapter
-from geomkit.training.columns import dataset
+from geomkit.training import quantising
+from geomkit.training.columns import MARK
 from geomkit.training.config import TrainConfig
-from geomkit.training.embedder import DecoderEmbedder
+from geomkit.training.fitting import Fit, Job, finish, fit
 from geomkit.training.generation import (
     NO_CAPTIONS,
     Captions,
@@ -41,203 +34,167 @@ from geomkit.training.generation import (
     generative_change,
     generative_losses,
 )
-from geomkit.training.loss import MaskedRankingLoss
-from geomkit.training.pairs import PairSet, TextPair, fingerprint
-from geomkit.training.record import RECORD, SCHEMA, Step, TrainingRecord
-from geomkit.training.scope import assert_scope, region_hashes
+from geomkit.training.merging import Agreement, base_folder
+from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
+from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
+from geomkit.training.record import RECORD, SCHEMA, TrainingRecord
+from geomkit.training.scope import region_hashes
+from geomkit.training.writing import write_checkpoint
+from geomkit.types import MODALITIES, Sample
 
+MEDIA = tuple(m for m in MODALITIES if m != "text")
+KEPT = "checkpoints"
+RESUME = "resume.json"
+PROBES = 32  # texts of the pairs that are looked at where no probe set is given
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
 
-
-class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
-    """The library's trainer without its model card, which asks the hub about models and data."""
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """No card: training.json is the record."""
-
-
-class _Recorder(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Collects one `Step` per optimiser step."""
-
-    def __init__(self, loss: MaskedRankingLoss, total: int, progress: Progress) -> None:
-        self.loss = loss
-        self.total = total
-        self.progress = progress
-        self.steps: list[Step] = []
-        self.started = 0.0
-
-    def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
-
-    def on_log(
-        self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
-        """Keep the numbers; a loss that is not finite ends the training."""
-        if not logs or "loss" not in logs:
-            return  # the summary at the end
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"Expected a finite loss, got {logs['loss']} at step {state.global_step}: lower "
-                "the learning rate or raise the temperature."
-            )
-        seconds = time.perf_counter() - self.started
-        self.steps.append(
-            Step(
-                step=state.global_step,
-                loss=float(logs["loss"]),
-                accuracy=self.loss.accuracy,
-                grad_norm=float(logs.get("grad_norm", 0.0)),
-                learning_rate=float(logs.get("learning_rate", 0.0)),
-                seconds=round(seconds, 4),
-            )
-        )
-        self.progress("train", state.global_step, self.total)
+Pairs = Sequence[TextPair] | Sequence[Sample]
 
 
 def train(
     config: TrainConfig,
     base: str | Path,
-    pairs: Sequence[TextPair],
+    pairs: Pairs,
     out: Path,
     *,
     captions: Captions = NO_CAPTIONS,
+    watched: Sequence[Sample] = (),
     source: str = "",
     progress: Progress = silent,
 ) -> TrainingRecord:
-    """Train an adapter of `base` on `pairs`; write adapter and `training.json` to `out`.
+    """Train `base` on `pairs` by the config's method; write the result and `training.json`.
 
-    Held-out `captions` give the generative loss before and after, per modality.
-    `source` is the name of the base to record when its path should not be.
+    The pairs are texts; with method clip, samples with a medium and a text. Held-out `captions`
+    give the generative loss before and after, per modality; `watched` is the probe set whose
+    geometry is followed, some of the pairs' own texts by default. `source` is the name of the base
+    to record when its path should not be. An interrupted training goes on from the last checkpoint
+    it kept in `out`, when everything is as it was.
 
     Raises:
-        TrainingError: too few pairs, an `out` in use, a leak out of the decoder, a loss that is
-            not finite.
+        TrainingError: pairs that do not fit, an `out` in use, a leak, a training that went wrong.
     """
     _check(config, pairs, out)
     checkpoint, processor = _load(config, str(base))
     _refuse_control_tokens(pairs, processor)
+    if config.shuffle_pairs:
+        pairs = shuffled(pairs, config.seed)
     before = region_hashes(checkpoint.model)
+    if config.qlora:
+        quantising.quantise(checkpoint.model, config.targets)
     set_seed(config.seed)
-    adapted = adapt(checkpoint.model, config)
-    scope, fresh = assert_scope(adapted), adapter_digest(adapted)
+    arm = prepare(checkpoint.model, config)
+    start = region_hashes(arm.model) if config.qlora else before
+    fresh, said = arm.digest(), _losses(arm, processor, captions)
+    job = Job(
+        config,
+        checkpoint,
+        processor,
+        arm,
+        pairs,
+        kept=_kept(config, pairs, before, out),
+        base=source or str(base),
+        saying=captions.instructions["text"],
+        watched=watched or _some(pairs),
+    )
+    clock = time.perf_counter()
+    done = fit(job, progress)
+    seconds = time.perf_counter() - clock
+    end = region_hashes(arm.model)
+    _prove(start, end, arm.free, changed=arm.digest() != fresh)
+    sha, agreement = _write(job, str(base), out)
+    record = replace(
+        _record(job, done, seconds),
+        frozen_before=_without(before, arm.free),
+        frozen_after=_without(before if config.qlora else end, arm.free),
+        adapter_sha=sha,
+        agreement=agreement,
+        generation=generative_change(said, _losses(arm, processor, captions)),
+    )
+    if job.kept is not None:
+        finish(job.kept, adapters=not writes_checkpoint(config))
+    (out / RECORD).write_text(record.to_json(), encoding="utf-8")
+    return record
 
-    def losses() -> tuple[Losses, ...]:
-        return generative_losses(
-            adapted,
-            processor,
-            captions.samples,
-            instructions=captions.instructions,
-            answers=captions.answers,
-        )
 
-    spoke = losses()
-    started = time.perf_counter()
-    steps = fit(config, checkpoint, processor, pairs, progress)
-    seconds = time.perf_counter() - started
-    after = region_hashes(adapted)
-    _prove(before, after, changed=adapter_digest(adapted) != fresh)
-    name = source or str(base)
-    record = TrainingRecord(
+def _losses(arm: Arm, processor: Processor, captions: Captions) -> tuple[Losses, ...]:
+    return generative_losses(
+        arm.model,
+        processor,
+        captions.samples,
+        instructions=captions.instructions,
+        answers=captions.answers,
+    )
+
+
+def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
+    """The record without its proofs."""
+    config, scope, pairs = job.config, job.arm.scope, job.pairs
+    media: dict[str, int] = {
+        m: sum(m in s.modalities() for s in pairs if isinstance(s, Sample)) for m in MEDIA
+    }
+    return TrainingRecord(
         schema=SCHEMA,
         config=config,
         instruction=prompts(config.prompt)["text"],
-        base=name,
+        base=job.base,
         source=pairs.source if isinstance(pairs, PairSet) else "",
         pairs=len(pairs),
         pairs_sha=fingerprint(pairs),
         dropped=pairs.dropped if isinstance(pairs, PairSet) else {},
-        trained=("text",),
-        media={"image": 0, "audio": 0, "video": 0},
+        trained=("text", *(m for m in MEDIA if media[m])),
+        media=media,
         decoder=scope.decoder,
-        targets=str(adapted.peft_config["default"].target_modules),
+        targets=job.arm.targets,
         lora_modules=scope.modules,
         parameters=scope.parameters,
         trainable_inside=scope.trainable_inside,
         trainable_outside=scope.trainable_outside,
         trainable_names=scope.trainable_names,
-        frozen_before=before,
-        frozen_after=after,
-        adapter_tensors=len(scope.trainable_names),
-        adapter_sha=save_adapter(adapted, out, base=name),
-        steps=steps,
+        frozen_before={},
+        frozen_after={},
+        adapter_tensors=len(job.arm.trainable()),
+        adapter_sha="",
+        steps=done.steps,
         seconds=round(seconds, 2),
-        steps_per_second=round(len(steps) / seconds, 3),
-        generation=generative_change(spoke, losses()),
+        steps_per_second=round(len(done.steps) / sum(max(s.seconds, 1e-9) for s in done.steps), 3),
+        generation=(),
         versions={package: version(package) for package in _PACKAGES},
+        geometry=done.geometry,
+        notices=done.notices,
     )
-    (out / RECORD).write_text(record.to_json(), encoding="utf-8")
-    return record
 
 
-def fit(
-    config: TrainConfig,
-    checkpoint: Checkpoint,
-    processor: Processor,
-    pairs: Sequence[TextPair],
-    progress: Progress = silent,
-) -> tuple[Step, ...]:
-    """Run the optimiser over the pairs; the decoder's trainable parameters change in place.
+def _write(job: Job, base: str, out: Path) -> tuple[str, tuple[Agreement, ...]]:
+    """Write the result; returns its sha256, and for a whole checkpoint how near it is."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not writes_checkpoint(job.config):
+        return save_small(job.arm, out, base=job.base), ()
+    agreement = write_checkpoint(job.arm, job.processor, base_folder(base), out)
+    return job.arm.digest(), agreement
+
+
+def _kept(config: TrainConfig, pairs: Pairs, base: Mapping[str, str], out: Path) -> Path | None:
+    """The folder of kept checkpoints, made by this very training or made now; None without any.
 
     Raises:
-        TrainingError: the loss is not finite, or no batch of distinct texts could be filled.
+        TrainingError: it was made by a training that differs.
     """
-    if config.gradient_checkpointing:
-        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # new, old
-        next(getattr(checkpoint.decoder, n) for n in names if hasattr(checkpoint.decoder, n))()
-    instruction = prompts(config.prompt)["text"]
-    embedder = DecoderEmbedder(checkpoint.decoder, processor, instruction, config.max_tokens)
-    model = SentenceTransformer(modules=[embedder], device=str(checkpoint.model.device))
-    loss = MaskedRankingLoss(model, scale=config.scale, mini_batch_size=config.mini_batch)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = _Trainer(
-            model=model,
-            args=_arguments(config, scratch, model.device.type),
-            train_dataset=dataset(pairs, mask_equal=config.mask_equal),
-            loss=loss,
-        )
-        total = config.steps or round(config.epochs * len(pairs) / config.batch)
-        recorder = _Recorder(loss, total, progress)
-        trainer.add_callback(recorder)
-        trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
-        trainer.train()
-    if not recorder.steps or (config.steps and len(recorder.steps) < config.steps):
+    if not config.save_steps:
+        return None
+    same = {"config": asdict(config), "pairs": fingerprint(pairs), "base": dict(base)}
+    now = json.loads(json.dumps(same))  # tuples are lists there
+    stamp = out / KEPT / RESUME
+    if not stamp.is_file():
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(json.dumps(now, sort_keys=True), encoding="utf-8")
+        return stamp.parent
+    then = json.loads(stamp.read_text(encoding="utf-8"))
+    if other := sorted(part for part in now if then.get(part) != now[part]):
         raise TrainingError(
-            f"Expected batches of {config.batch} distinct texts, only {len(recorder.steps)} could "
-            "be filled: lower batch or bring more varied pairs."
+            f"Expected {out} to hold this training, interrupted, but its {', '.join(other)} "
+            "differ: choose another folder, or remove it to begin anew."
         )
-    return tuple(recorder.steps)
-
-
-def _arguments(
-    config: TrainConfig, scratch: str, device: str
-) -> SentenceTransformerTrainingArguments:
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=scratch,
-        per_device_train_batch_size=config.batch,
-        num_train_epochs=config.epochs,
-        max_steps=config.steps or -1,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch",
-        seed=config.seed,
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
-        dataloader_drop_last=True,
-        dataloader_num_workers=config.workers,
-        dataloader_pin_memory=device == "cuda",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=device == "cpu",
-    )
-    # With several GPUs in sight the library would split each batch, and with it the negatives.
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  # no public setter
-    return arguments
+    return stamp.parent
 
 
 def _load(config: TrainConfig, base: str) -> tuple[Checkpoint, Processor]:
@@ -256,14 +213,17 @@ def _load(config: TrainConfig, base: str) -> tuple[Checkpoint, Processor]:
 
 
 def _dtype(config: TrainConfig) -> str:
-    """Half precision is slow on a CPU, and float32 holds every half value exactly."""
+    """Half precision is slow on a CPU, and float32 holds every half value exactly.
+
+    Weights that are trained themselves, not by branches, are kept in float32.
+    """
     if config.dtype != "auto":
         return config.dtype
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    return "bfloat16" if on_gpu else "float32"
+    return "bfloat16" if on_gpu and not writes_checkpoint(config) else "float32"
 
 
-def _check(config: TrainConfig, pairs: Sequence[TextPair], out: Path) -> None:
+def _check(config: TrainConfig, pairs: Pairs, out: Path) -> None:
     """Refuse what can be refused before the model is loaded."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainingError(
@@ -275,25 +235,66 @@ def _check(config: TrainConfig, pairs: Sequence[TextPair], out: Path) -> None:
             f"Expected at least {config.batch} pairs to fill one batch, got {len(pairs)}: lower "
             "batch or bring more pairs."
         )
-    negatives = sum(pair.negative is not None for pair in pairs)
+    _check_kind(config, pairs)
+    if writes_checkpoint(config) and config.dtype not in ("auto", "float32"):
+        raise UsageError(
+            f"Expected dtype float32 or auto where whole weights train, got {config.dtype}."
+        )
+    prompts(config.prompt)
+    strange = [p for p in out.iterdir() if p.name != KEPT] if out.is_dir() else []
+    if strange or (out.exists() and not out.is_dir()) or (out / KEPT / RESUME).is_dir():
+        raise TrainingError(f"Expected {out} to be new or empty: choose another folder.")
+
+
+def _check_kind(config: TrainConfig, pairs: Pairs) -> None:
+    texts = [pair for pair in pairs if isinstance(pair, TextPair)]
+    if config.method == "clip":
+        usable = [s for s in pairs if isinstance(s, Sample) and s.text and _shows(s)]
+        if len(usable) == len(pairs):
+            return
+        raise TrainingError(
+            f"Expected a medium and a text in every sample for method clip, got {len(usable)} of "
+            f"{len(pairs)}: give a manifest of images or sounds with captions."
+        )
+    negatives = sum(pair.negative is not None for pair in texts)
+    if len(texts) < len(pairs):
+        raise TrainingError(f"Expected text pairs for method {config.method}, got samples.")
     if 0 < negatives < len(pairs):
         raise TrainingError(
             f"Expected a hard negative in every pair or in none, got {negatives} of {len(pairs)}."
         )
-    prompts(config.prompt)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"Expected {out} to be new or empty: choose another folder.")
 
 
-def _refuse_control_tokens(pairs: Sequence[TextPair], processor: Processor) -> None:
+def _shows(sample: Sample) -> bool:
+    return any(m in sample.modalities() for m in MEDIA)
+
+
+def _some(pairs: Pairs) -> tuple[Sample, ...]:
+    """A probe set of the pairs' own first texts, or samples."""
+    first: Sequence[TextPair | Sample] = pairs[:PROBES]
+    return tuple(
+        Sample(f"pair-{k}", text=p.anchor, group=p.group) if isinstance(p, TextPair) else p
+        for k, p in enumerate(first)
+    )
+
+
+def _texts(pair: TextPair | Sample) -> tuple[str, ...]:
+    if isinstance(pair, Sample):
+        return (pair.text or "",)
+    return (pair.anchor, pair.positive, pair.negative or "")
+
+
+def _refuse_control_tokens(pairs: Pairs, processor: Processor) -> None:
     """Raise when a text holds a token that the model obeys: better now than at step 4,000.
 
     Raises:
         TrainingError: naming the pair and the token.
     """
-    tokens = re.compile("|".join(map(re.escape, control_tokens(processor.tokenizer))) or r"(?!)")
-    for number, pair in enumerate(pairs, 1):
-        for text in (pair.anchor, pair.positive, pair.negative or ""):
+    words = (MARK, *control_tokens(processor.tokenizer))
+    tokens = re.compile("|".join(map(re.escape, words)))
+    each: Sequence[TextPair | Sample] = pairs
+    for number, pair in enumerate(each, 1):
+        for text in _texts(pair):
             if found := tokens.search(text):
                 raise TrainingError(
                     f"Expected plain text, pair {number} holds the control token {found[0]}, which "
@@ -301,13 +302,20 @@ def _refuse_control_tokens(pairs: Sequence[TextPair], processor: Processor) -> N
                 )
 
 
-def _prove(before: Mapping[str, str], after: Mapping[str, str], *, changed: bool) -> None:
-    """The frozen regions stayed, the adapter moved.
+def _without(hashes: Mapping[str, str], free: Collection[str]) -> dict[str, str]:
+    return {region: sha for region, sha in hashes.items() if region not in free}
+
+
+def _prove(
+    before: Mapping[str, str], after: Mapping[str, str], free: Collection[str], *, changed: bool
+) -> None:
+    """The frozen regions stayed, what trains moved.
 
     Raises:
-        TrainingError: naming the regions that changed, or saying that the adapter did not.
+        TrainingError: naming the regions that changed, or saying that nothing did.
     """
-    if leaked := sorted(region for region in before if before[region] != after.get(region)):
+    frozen = _without(before, free)
+    if leaked := sorted(region for region in frozen if before[region] != after.get(region)):
         raise TrainingError(
             f"Expected frozen weights to stay, but {', '.join(leaked)} changed: this adapter is no "
             "proof of anything, do not use it."

@@ -47,5 +47,5 @@ def test_impossible_values_are_refused(overrides: dict[str, Any], message: str) 
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(UsageError, match="preset of lco-text, sandbox"):
+    with pytest.raises(UsageError, match="preset of lco-text, lco-released, e5v, sandbox"):
         TrainConfig.of("lco")

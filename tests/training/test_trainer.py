@@ -15,6 +15,7 @@ from geomkit.errors import TrainingError, UsageError
 from geomkit.training import trainer
 from geomkit.training.adapter import load_adapter
 from geomkit.training.config import TrainConfig
+from geomkit.training.fitting import Job
 from geomkit.training.generation import Captions
 from geomkit.training.pairs import PairSet, TextPair
 from geomkit.training.record import TrainingRecord
@@ -143,9 +144,9 @@ def test_a_leak_into_a_tower_is_caught(
 ) -> None:
     honest = trainer.fit
 
-    def leaky(config: TrainConfig, checkpoint: Any, *rest: Any) -> Any:
-        steps = honest(config, checkpoint, *rest)
-        tower = next(p for n, p in checkpoint.model.named_parameters() if "visual" in n)
+    def leaky(job: Job, *rest: Any) -> Any:
+        steps = honest(job, *rest)
+        tower = next(p for n, p in job.arm.model.named_parameters() if "visual" in n)
         tower.data.view(-1)[0] += 1e-3
         return steps
 

@@ -1,0 +1,308 @@
+"""The optimiser's loop: sentence-transformers' trainer, with our table, loss, guards and saving.
+
+A kept checkpoint holds what trains, so it is small; the optimiser's state is beside it until the
+training is done. What is interrupted goes on from the last whole checkpoint, to the same bits.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.sampler import BatchSamplers
+from transformers import PrinterCallback, TrainerCallback
+
+from geomkit.checkpoints import Checkpoint
+from geomkit.errors import TrainingError
+from geomkit.processing import Processor
+from geomkit.progress import Progress, silent
+from geomkit.prompts import prompts
+from geomkit.training.columns import dataset, media_datasets
+from geomkit.training.config import TrainConfig
+from geomkit.training.embedder import DecoderEmbedder, MediaEmbedder
+from geomkit.training.generation import DESCRIBE
+from geomkit.training.geometry import Geometry, GeometryCallback, recorded
+from geomkit.training.guards import CollapseGuard, LossGuard, Notice
+from geomkit.training.loss import MaskedRankingLoss
+from geomkit.training.methods import Arm, save_small, writes_checkpoint
+from geomkit.training.pairs import TextPair
+from geomkit.training.record import Step
+from geomkit.training.speech import Speech, as_it_was, without_branches
+from geomkit.types import Modality, Sample
+
+TRAINABLE = "trainable.safetensors"
+WHOLE = "whole"  # written last into a kept checkpoint
+PARTS = ("contrastive", "generative", "kl")
+RESUMING = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", WHOLE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Everything a training needs, loaded and prepared."""
+
+    config: TrainConfig
+    checkpoint: Checkpoint
+    processor: Processor
+    arm: Arm
+    pairs: Sequence[TextPair] | Sequence[Sample]
+    kept: Path | None = None  # the folder of kept checkpoints
+    base: str = ""  # the name of the base, for adapters that are kept
+    saying: str = DESCRIBE["text"]
+    watched: Sequence[Sample] = ()  # the probe set
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a training leaves in its log."""
+
+    steps: tuple[Step, ...]
+    geometry: tuple[Geometry, ...]
+    notices: tuple[Notice, ...]
+
+
+class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
+    """The library's trainer, without its model card, which asks the hub about models and data."""
+
+    job: Job
+    started = 0.0
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """No card: training.json is the record."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the log history should keep of a step."""
+        if "loss" in logs:
+            accuracy = getattr(self.loss, "accuracy", 0.0)
+            logs = {**logs, "accuracy": accuracy, "seconds": time.perf_counter() - self.started}
+        super().log(logs, start_time)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Start the step's clock."""
+        self.started = time.perf_counter()
+        return super().training_step(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002  # the library's signature
+        folder = Path(str(output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        arm = self.job.arm
+        tensors = {n: t.detach().cpu().contiguous() for n, t in arm.trainable().items()}
+        save_file(tensors, folder / TRAINABLE)
+        if not writes_checkpoint(self.job.config):
+            save_small(arm, folder, base=self.job.base)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+
+    def _load_from_checkpoint(self, checkpoint: str, _model: Any = None) -> None:
+        stored = load_file(Path(checkpoint) / TRAINABLE)
+        own = self.job.arm.trainable()
+        if stored.keys() != own.keys():
+            raise TrainingError(f"Expected {len(own)} trained tensors in {checkpoint}, got others.")
+        with torch.no_grad():
+            for name, tensor in stored.items():
+                own[name].copy_(tensor)
+
+
+class _Ticker(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Tells the progress of steps."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.total = total
+        self.progress = progress
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """One step more."""
+        self.progress("train", state.global_step, self.total)
+
+
+def fit(job: Job, progress: Progress = silent) -> Fit:
+    """Run the optimiser over the pairs; what trains changes in place.
+
+    Raises:
+        TrainingError: a guard stopped it, or no batch of distinct texts could be filled.
+    """
+    config = job.config
+    if config.gradient_checkpointing:
+        decoder = job.checkpoint.decoder
+        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # new, old
+        next(getattr(decoder, n) for n in names if hasattr(decoder, n))()
+    model = SentenceTransformer(modules=[_embedder(job)], device=str(job.checkpoint.model.device))
+    loss = MaskedRankingLoss(
+        model,
+        scale=config.scale,
+        mini_batch_size=config.mini_batch,
+        symmetric=config.method == "clip",
+        speech=_speech(job),
+    )
+    guard, watch = LossGuard(config), _watch(job)
+    callbacks: list[TrainerCallback] = [guard]
+    if watch is not None:
+        callbacks += [watch, collapse := CollapseGuard(watch, config.collapse)]
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(job, model.device.type),
+        train_dataset=_table(job),
+        loss=loss,
+        callbacks=callbacks,
+    )
+    trainer.job = job
+    total = config.steps or round(config.epochs * len(job.pairs) / config.batch)
+    trainer.add_callback(_Ticker(total, progress))
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
+    trainer.train(resume_from_checkpoint=_last(job.kept))
+    notices = (*guard.notices, *(collapse.notices if watch is not None else ()))
+    return _fitted(config, trainer.state.log_history, notices)
+
+
+def _fitted(
+    config: TrainConfig, history: Sequence[Mapping[str, Any]], notices: tuple[Notice, ...]
+) -> Fit:
+    steps = tuple(_step(row) for row in history if "loss" in row)
+    if not steps or (config.steps and len(steps) < config.steps):
+        raise TrainingError(
+            f"Expected batches of {config.batch} distinct texts, only {len(steps)} could "
+            "be filled: lower batch or bring more varied pairs."
+        )
+    return Fit(steps, tuple(recorded(history)), notices)
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    return Step(
+        step=int(row["step"]),
+        loss=float(row["loss"]),
+        accuracy=float(row["accuracy"]),
+        grad_norm=float(row.get("grad_norm", 0.0)),
+        learning_rate=float(row.get("learning_rate", 0.0)),
+        seconds=round(float(row["seconds"]), 4),
+        parts={name: float(row[name]) for name in PARTS if name in row},
+    )
+
+
+def _embedder(job: Job) -> DecoderEmbedder | MediaEmbedder:
+    config, checkpoint = job.config, job.checkpoint
+    instructions = prompts(config.prompt)
+    if config.method == "clip":
+        return MediaEmbedder(
+            checkpoint.body,
+            checkpoint.decoder,
+            job.processor,
+            instructions,
+            config.max_tokens,
+            _samples(job),
+        )
+    return DecoderEmbedder(
+        checkpoint.decoder,
+        job.processor,
+        instructions["text"],
+        config.max_tokens,
+        saying=job.saying,
+        projection=job.arm.projection,
+    )
+
+
+def _speech(job: Job) -> Speech | None:
+    config, model = job.config, job.arm.model
+    if not config.speaks:
+        return None
+    branched = hasattr(model, "disable_adapter")
+    return Speech(
+        model,
+        without_branches(model) if branched or not config.kl else as_it_was(model),
+        config.generative if config.method == "joint" else 0.0,
+        config.kl,
+        config.mini_batch,
+    )
+
+
+def _watch(job: Job) -> GeometryCallback | None:
+    if not (job.config.geometry_every and job.watched):
+        return None
+    return GeometryCallback(
+        job.watched,
+        job.processor,
+        model=job.arm.model,
+        every=job.config.geometry_every,
+        prompt=job.config.prompt,
+        projection=job.arm.projection,
+    )
+
+
+def _table(job: Job) -> Any:
+    """One table of texts, or one a medium: a batch is of one kind."""
+    if job.config.method == "clip":
+        found: Mapping[Modality, Any] = media_datasets(
+            _samples(job), mask_equal=job.config.mask_equal
+        )
+        return dict(found)
+    pairs = [pair for pair in job.pairs if isinstance(pair, TextPair)]
+    return dataset(pairs, mask_equal=job.config.mask_equal, speech=job.config.speaks)
+
+
+def _samples(job: Job) -> list[Sample]:
+    return [sample for sample in job.pairs if isinstance(sample, Sample)]
+
+
+def _arguments(job: Job, device: str) -> SentenceTransformerTrainingArguments:
+    config = job.config
+    keeps = job.kept is not None and config.save_steps > 0
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(job.kept or "geomkit-training"),  # nothing is written where none is kept
+        per_device_train_batch_size=config.batch,
+        num_train_epochs=config.epochs,
+        max_steps=config.steps or -1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch",
+        seed=config.seed,
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        dataloader_drop_last=True,
+        dataloader_num_workers=config.workers,
+        dataloader_pin_memory=device == "cuda",
+        bf16=device == "cuda" and writes_checkpoint(config),  # float32 weights, half arithmetic
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if keeps else "no",
+        save_steps=config.save_steps or 1,
+        report_to=[config.report_to],
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+    )
+    # With several GPUs in sight the library would split each batch, and with it the negatives.
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  # no public setter
+    return arguments
+
+
+def _last(kept: Path | None) -> str | None:
+    """The last whole checkpoint; those that were cut short are removed."""
+    found = sorted(kept.glob("checkpoint-*"), key=_number) if kept is not None else []
+    whole = [folder for folder in found if (folder / WHOLE).is_file()]
+    for folder in found:
+        if folder not in whole:
+            shutil.rmtree(folder)
+    return str(whole[-1]) if whole else None
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def finish(kept: Path, *, adapters: bool) -> None:
+    """Take away what only resuming needs; with `adapters` a kept checkpoint is then an adapter."""
+    for folder in kept.glob("checkpoint-*"):
+        for name in (*RESUMING, *((TRAINABLE,) if adapters else ())):
+            (folder / name).unlink(missing_ok=True)

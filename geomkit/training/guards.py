@@ -1,0 +1,122 @@
+"""Trainings that go wrong are stopped, or warned of, with the step and what to change.
+
+not finite   a loss or a gradient that is no number: stop
+spike        the loss far above its recent median: warn; when it stays there: stop
+collapse     the probe set's effective rank fell far below its first value: warn, then stop
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from transformers import TrainerCallback
+
+from geomkit.errors import TrainingError
+from geomkit.training.config import TrainConfig
+from geomkit.training.geometry import GeometryCallback
+
+WINDOW = 20  # steps that the median of the loss is over, and that a spike may last
+LEAST = 0.5  # nats above the median: near zero every multiple of it is small
+RANK = "effective_rank"
+
+log = logging.getLogger("geomkit.training")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something odd that a training went on after; it stands in the record."""
+
+    step: int
+    kind: str
+    message: str
+
+
+class LossGuard(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Ends a training whose loss or gradient is not finite, or whose loss spikes and stays up."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.factor = config.spike
+        self.remedy = (
+            f"lower alpha / rank (now {config.alpha:g} / {config.rank}) or the learning rate"
+            if config.method not in ("full", "linear")
+            else "lower the learning rate or raise the temperature"
+        )
+        self.notices: list[Notice] = []
+        self._usual: float | None = None  # the median before the spike that lasts
+        self._since = 0
+
+    def on_log(
+        self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Look at the last loss and gradient."""
+        if not logs or "loss" not in logs:
+            return  # the summary at the end
+        step = int(state.global_step)
+        for what, value in (("loss", logs["loss"]), ("gradient", logs.get("grad_norm", 0.0))):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"Expected a finite {what}, got {value} at step {step}: {self.remedy}, or raise"
+                    " the temperature."
+                )
+        losses = [row["loss"] for row in state.log_history if "loss" in row]
+        if self.factor and len(losses) > WINDOW // 2:
+            self._weigh(step, losses)
+
+    def _weigh(self, step: int, losses: list[float]) -> None:
+        usual = self._usual if self._usual is not None else median(losses[-1 - WINDOW : -1])
+        if losses[-1] <= max(self.factor * usual, usual + LEAST):
+            self._usual = None
+            return
+        if self._usual is None:
+            self._usual, self._since = usual, step
+            told = f"the loss rose to {losses[-1]:.3g} at step {step}, from {usual:.3g} before"
+            _notice(self.notices, step, "spike", f"{told}: if it stays there, {self.remedy}")
+        if step - self._since >= WINDOW:
+            raise TrainingError(
+                f"The loss rose at step {self._since}, from {usual:.3g}, and {WINDOW} steps later "
+                f"it is still {losses[-1]:.3g}: such spikes do not recover; {self.remedy}."
+            )
+
+
+class CollapseGuard(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Ends a training that pulls all of the probe set together; comes after `watched`."""
+
+    def __init__(self, watched: GeometryCallback, share: float) -> None:
+        self.watched = watched
+        self.share = share
+        self.notices: list[Notice] = []
+        self._seen = 0
+
+    def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Look at what was measured last, once."""
+        history = self.watched.history
+        if not self.share or not history or history[-1].step == self._seen:
+            return
+        self._seen = history[-1].step
+        ranks = {(g.step, g.modality): g.value for g in history if g.metric == RANK}
+        start = min(g.step for g in history)
+        for modality in sorted({m for _, m in ranks}):
+            if first := ranks.get((start, modality)):
+                self._weigh(modality, first, ranks.get((self._seen, modality)) or 0.0)
+
+    def _weigh(self, modality: str, first: float, now: float) -> None:
+        told = (
+            f"the effective rank of the {modality} probe set fell from {first:.2g} to {now:.2g} by "
+            f"step {self._seen}"
+        )
+        if now < self.share * first:
+            raise TrainingError(
+                f"Expected the states to stay apart, but {told}: they collapse; lower the learning "
+                "rate, raise the temperature or look for pairs that are all alike."
+            )
+        if now < 2 * self.share * first:
+            _notice(self.notices, self._seen, "collapse", told)
+
+
+def _notice(notices: list[Notice], step: int, kind: str, message: str) -> None:
+    log.warning("%s", message)
+    notices.append(Notice(step, kind, message))
