@@ -73,7 +73,7 @@ def start(python: Path, way: str, limits: Limits, *, sets: list[Path], rows: int
     if said and "status" in said[-1]:
         return Outcome(**said[-1])
     if not said:
-        raise SystemExit(f"'{way}' did not start:\n{err}")
+        raise RuntimeError(f"'{way}' did not start:\n{err}")
     began = said[0]
     used = Outcome("failed", wall=ended - began["at"], memory=max(0.0, peak - began["memory"]))
     if child.returncode == -signal.SIGXCPU:

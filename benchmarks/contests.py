@@ -59,7 +59,7 @@ CONTESTS = (
     ), _mean_cosine, "4 N D"),
     Contest("iso_score", (
         Rival("IsoScore", "packaged.isoscore", None, 30, "plain.iso_score"),
-        Rival("by principal axes", "plain.iso_score"),
+        Rival("the steps of IsoScore 1.0", "plain.iso_score"),
     ), _covariance, "N D^2: one covariance"),
     Contest("uniformity", (
         Rival("torch.pdist", "plain.uniformity", 2, 30),
