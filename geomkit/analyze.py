@@ -1,98 +1,175 @@
 """A run in, every number out: measurements with intervals, and paired differences.
 
-    run -> for each site: states -> spaces (one a modality and checkpoint) -> estimates
+    run -> for each site: states -> spaces (one a modality and checkpoint) -> estimates, kept
         -> Measurement (one a checkpoint), Difference (each later checkpoint against the first)
-        -> verdicts and headline -> Analysis
+        -> transfer, verdicts and headline -> Analysis
 
-One site is in memory at a time. A metric that is not defined at a site is recorded without a value
-and with the reason. Nothing here draws a random number or reads a clock, so the same run gives the
-same bytes.
+Sites are measured side by side in processes, each with one site of one checkpoint in memory, and
+what was measured is kept beside the run: an analysis that was interrupted goes on, and one of more
+metrics, sites or checkpoints makes only what is new. A metric that is not defined at a site is
+recorded without a value and with the reason. Nothing here reads a clock, and what is random is
+seeded, so the same run gives the same bytes however many processes there were.
 """
 
 from __future__ import annotations
 
+import functools
 import platform
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
-
-from geomkit import estimates
-from geomkit.compare import LEVEL, adjusted, key, verdicts
+from geomkit import crew, estimates
+from geomkit.compare import LEVEL, SITE, adjusted, key, verdicts
+from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
-from geomkit.estimates import Result
+from geomkit.estimates import Device, Result
+from geomkit.estimates.kept import key_of
+from geomkit.estimates.survey import Survey, need, rows_that_fit
 from geomkit.generative import generative_loss
 from geomkit.headline import headline
 from geomkit.plans import CaptureConfig
-from geomkit.recorded import RECORDED, Cell, difference, measurement
-from geomkit.store import Run
+from geomkit.progress import Progress, silent
+from geomkit.recorded import banded, changed, difference, measurement
+from geomkit.store import Run, records
+from geomkit.store.files import make_folder, write_atomic
+from geomkit.transfer import transfers
 from geomkit.types import (
     MODALITIES,
-    Activations,
     Analysis,
     CheckpointRecord,
     Difference,
+    Findings,
     Measurement,
-    Modality,
-    ProbeResult,
-    Row,
+    Transfer,
 )
+from geomkit.ways import Change
 
 SCHEMA = "geomkit-analysis/1"
 DISTRIBUTIONS = ("geomkit", "numpy", "scipy", "scikit-learn")
+GIB = 2**30
 
-Probe = Callable[[Run], tuple[tuple[ProbeResult, ...], tuple[Difference, ...]]]
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What trains probes at a site, where, and everything that decides what it finds."""
+
+    at: Callable[[Run, str], Findings]
+    sites: tuple[str, ...]
+    decided: str
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Findings of one site on disk, and the key of what they were made from."""
+
+    key: str
+    findings: Findings
 
 
 def analyze_run(
     run: Run,
+    config: AnalyzeConfig | None = None,
     *,
-    probe: Probe | None = None,
-    seed: int = 0,
-    sites: Sequence[str] | None = None,
-    pooling: str | None = None,
+    probes: Probes | None = None,
+    progress: Progress = silent,
 ) -> Analysis:
     """Measure a run, compare its checkpoints, and judge the last against the first.
 
     Args:
         run: a run with at least one complete checkpoint.
-        probe: trains the probes; none are trained without it.
-        seed: what `probe` was given, for the record; the measurements are not random.
-        sites: some of the run's sites; all by default.
-        pooling: one of the plan's poolings; its first by default.
+        config: what to measure, and with which means; the defaults without.
+        probes: what trains the probes; none are trained without it.
+        progress: told how many sites are done.
 
     Raises:
         StoreError: when no checkpoint is complete.
-        UsageError: when a site or pooling is asked for that the run does not have.
+        UsageError: when a metric, site or pooling is asked for that there is not, or the memory
+            holds no rows.
     """
-    records = complete(run)
-    pooling = pooling or run.plan.poolings[0]
-    chosen = _sites(records, sites)
-    measurements, differences = measure(run, sites=chosen, pooling=pooling)
-    probes, probe_differences = probe(run) if probe else ((), ())
-    trained = trained_on(records)
-    found = verdicts(measurements, (*differences, *probe_differences), probes, trained)
+    config = config or AnalyzeConfig()
+    records_of = complete(run)
+    survey = survey_of(run, config, records_of)
+    sites = shared_sites(records_of, config.sites)
+    probed = tuple(s for s in probes.sites if s in sites) if probes else ()
+    pieces: list[Callable[[], None]] = [functools.partial(survey.site, s) for s in sites]
+    pieces += [functools.partial(_probe, survey, probes, s) for s in probed if probes]
+    hands = crew.hands(config.workers, config.memory * GIB, _need(survey))
+    crew.work(pieces, hands, "analyze", progress)
+    found = found_at(survey, sites)
+    measurements, differences = _recorded(found, survey, sites, records_of)
+    findings = [_findings(survey, probes, s) for s in probed if probes]
+    told = joined(findings)
+    measurements += told.measurements
+    differences += told.differences
+    trained = trained_on(records_of)
+    judged = verdicts(measurements, (*differences, *told.probe_differences), told.probes, trained)
     return Analysis(
         schema=SCHEMA,
         plan_hash=run.plan.hash,
         dataset=run.plan.dataset,
-        checkpoints=tuple(record.name for record in records),
-        sites=chosen,
-        modalities=modalities(run.plan.rows),
-        pairs=tuple("-".join(pair) for pair in pairs(run.plan.rows)),
+        checkpoints=survey.checkpoints,
+        sites=sites,
+        modalities=survey.modalities,
+        pairs=tuple(f"{medium}-text" for medium in survey.media),
         trained=trained,
-        headline=headline(found, measurements),
-        verdicts=found,
+        headline=headline(judged, measurements),
+        verdicts=judged,
         measurements=measurements,
         differences=differences,
-        probes=probes,
-        probe_differences=probe_differences,
+        probes=told.probes,
+        probe_differences=told.probe_differences,
         skipped=run.skipped(),
-        provenance=_provenance(run, records, pooling, seed),
+        provenance=_provenance(survey, records_of, probes.seed if probes else 0),
+        transfers=transfers_of(found, differences, trained),
+        bindings=told.bindings,
+        drifts=told.drifts,
     )
+
+
+def survey_of(
+    run: Run, config: AnalyzeConfig, records_of: Sequence[CheckpointRecord] | None = None
+) -> Survey:
+    """What `config` asks of the complete checkpoints of a run, as far as memory allows.
+
+    Raises:
+        StoreError: when no checkpoint is complete.
+        UsageError: when a metric or pooling is asked for that there is not, or the memory holds no
+            rows.
+    """
+    records_of = records_of or complete(run)
+    pooling = config.pooling or run.plan.poolings[0]
+    if pooling not in run.plan.poolings:
+        raise UsageError(
+            f"Expected a pooling of the run ({', '.join(run.plan.poolings)}), got {pooling!r}."
+        )
+    memory = config.memory * GIB - crew.BASE
+    return Survey(
+        run=replace(run, path=run.path.absolute()),  # processes may stand in another folder
+        checkpoints=tuple(record.name for record in records_of),
+        pooling=pooling,
+        metrics=estimates.selected(config.metrics),
+        device=Device(config.device),
+        most=rows_that_fit(memory, max(record.dim for record in records_of)),
+        again=config.again,
+    )
+
+
+Found = Mapping[tuple[str, str, str], Mapping[str, Result]]
+"""Estimates by metric, of each (checkpoint, site, unit)."""
+
+
+def found_at(survey: Survey, sites: Sequence[str]) -> Found:
+    """Everything that is kept of these sites."""
+    return {
+        (name, site, unit): survey.found(name, site, unit)
+        for site in sites
+        for name in survey.checkpoints
+        for unit in survey.units
+    }
 
 
 def stored_analysis(run: Run) -> Analysis | None:
@@ -104,35 +181,9 @@ def stored_analysis(run: Run) -> Analysis | None:
     return stored if (stored.plan_hash, of) == (run.plan.hash, weights(complete(run))) else None
 
 
-def weights(records: Sequence[CheckpointRecord]) -> tuple[tuple[str, str], ...]:
+def weights(records_of: Sequence[CheckpointRecord]) -> tuple[tuple[str, str], ...]:
     """Name and hash of the weights of every checkpoint, in capture order."""
-    return tuple((record.name, record.weights_sha) for record in records)
-
-
-def measure(
-    run: Run, *, sites: Sequence[str] | None = None, pooling: str | None = None
-) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:
-    """Every metric of every complete checkpoint, and its change against the first checkpoint.
-
-    Raises:
-        StoreError: when no checkpoint is complete.
-        UsageError: when a site or pooling is asked for that the run does not have.
-    """
-    records = complete(run)
-    pooling = pooling or run.plan.poolings[0]
-    if pooling not in run.plan.poolings:
-        raise UsageError(
-            f"Expected a pooling of the run ({', '.join(run.plan.poolings)}), got {pooling!r}."
-        )
-    measurements: list[Measurement] = []
-    differences: list[Difference] = []
-    with threadpool_limits(1):  # sums in one order whatever the machine: the same bytes
-        for site in _sites(records, sites):
-            found, changes = _measure_site(run, [r.name for r in records], site, pooling)
-            measurements += found
-            differences += changes
-    losses, changes_of_loss = generative_loss(records)
-    return (*measurements, *losses), tuple(_with_family((*differences, *changes_of_loss)))
+    return tuple((record.name, record.weights_sha) for record in records_of)
 
 
 def complete(run: Run) -> tuple[CheckpointRecord, ...]:
@@ -141,102 +192,138 @@ def complete(run: Run) -> tuple[CheckpointRecord, ...]:
     Raises:
         StoreError: when there is none.
     """
-    records = run.captured()
-    if not records:
+    found = run.captured()
+    if not found:
         raise StoreError(
             f"Expected a complete checkpoint in {run.path}, got none; finish the capture first."
         )
-    return records
+    return found
 
 
-def trained_on(records: Sequence[CheckpointRecord]) -> tuple[str, ...]:
+def trained_on(records_of: Sequence[CheckpointRecord]) -> tuple[str, ...]:
     """The modalities that the last checkpoint's training saw; empty when no record tells.
 
     Text is always among them: training is contrastive on text pairs, and media come on top.
     """
-    training = records[-1].training if len(records) > 1 else {}
+    training = records_of[-1].training if len(records_of) > 1 else {}
     if not training:
         return ()
     media = training.get("media", {})
     return tuple(m for m in MODALITIES if m == "text" or media.get(m, 0))
 
 
-def modalities(rows: Sequence[Row]) -> tuple[Modality, ...]:
-    """The modalities of the rows, in canonical order."""
-    present = {row.modality for row in rows}
-    return tuple(m for m in MODALITIES if m in present)
+def shared_sites(records_of: Sequence[CheckpointRecord], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Sites that every checkpoint has, in depth order; or the wanted ones of them.
+
+    Raises:
+        UsageError: one is wanted that there is not.
+    """
+    shared = [s for s in records_of[0].sites if all(s in record.sites for record in records_of)]
+    missing = [site for site in wanted if site not in shared]
+    if missing:
+        raise UsageError(f"Expected a site of the run ({', '.join(shared)}), got {missing[0]!r}.")
+    return tuple(site for site in shared if not wanted or site in wanted)
 
 
-def pairs(rows: Sequence[Row]) -> tuple[tuple[Modality, Modality], ...]:
-    """(media modality, "text") for each medium that shares an id with a text row."""
-    captioned = {row.id for row in rows if row.modality == "text"}
+def joined(findings: Iterable[Findings]) -> Findings:
+    """The findings of all sites in one record, in their order."""
+    parts = list(findings)
+    names = ("probes", "probe_differences", "measurements", "differences", "bindings", "drifts")
+    return Findings(**{n: tuple(x for part in parts for x in getattr(part, n)) for n in names})
+
+
+def transfers_of(
+    found: Found, differences: Sequence[Difference], trained: Sequence[str]
+) -> tuple[Transfer, ...]:
+    """Of the headline site, each later checkpoint against the first."""
+    known = estimates.METRICS  # and neither losses nor probes, which come with no estimate
+    at = [d for d in differences if d.site == SITE and d.metric in known]
     return tuple(
-        (medium, "text")
-        for medium in modalities(rows)
-        if medium != "text" and any(r.modality == medium and r.id in captioned for r in rows)
+        transfer
+        for after in dict.fromkeys(d.after for d in at)
+        for transfer in transfers((_change(found, d) for d in at if d.after == after), trained)
     )
 
 
-def _sites(records: Sequence[CheckpointRecord], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Sites that every checkpoint has, in depth order; or the wanted ones of them."""
-    shared = [s for s in records[0].sites if all(s in record.sites for record in records)]
-    missing = [site for site in wanted or () if site not in shared]
-    if missing:
-        raise UsageError(f"Expected a site of the run ({', '.join(shared)}), got {missing[0]!r}.")
-    return tuple(site for site in shared if wanted is None or site in wanted)
+def _change(found: Found, d: Difference) -> Change:
+    ends = (found[name, d.site, d.modality][d.metric] for name in (d.before, d.after))
+    return Change(d, *ends)
 
 
-def _measure_site(
-    run: Run, names: Sequence[str], site: str, pooling: str
-) -> tuple[list[Measurement], list[Difference]]:
-    """One site of every checkpoint; only the first one's estimates are kept for the others."""
-    measurements: list[Measurement] = []
-    differences: list[Difference] = []
-    first: Mapping[Cell, Result] = {}
-    for name in names:
-        results = dict(_results(run, name, site, pooling))
-        measurements += [measurement(cell, found, name, site) for cell, found in results.items()]
-        if name == names[0]:
-            first = results
-            continue
-        pair = (names[0], name)
-        differences += [difference(c, first[c], found, pair, site) for c, found in results.items()]
-    return measurements, differences
+def _recorded(
+    found: Found,
+    survey: Survey,
+    sites: Sequence[str],
+    records_of: Sequence[CheckpointRecord],
+) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:
+    """Every estimate as a record, and every change against the first checkpoint."""
+    measurements = tuple(
+        measurement((metric, unit), result, name, site)
+        for (name, site, unit), results in found.items()
+        for metric, result in results.items()
+    )
+    differences = tuple(
+        d
+        for after in survey.checkpoints[1:]
+        for unit in survey.units
+        for d in _changes(found, (survey.checkpoints[0], after), unit, sites)
+    )
+    losses, changes_of_loss = generative_loss(records_of)
+    return (*measurements, *losses), tuple(_with_family((*differences, *changes_of_loss)))
 
 
-def _results(run: Run, checkpoint: str, site: str, pooling: str) -> Iterator[tuple[Cell, Result]]:
-    """Every estimate of one checkpoint at one site, by (metric, modality)."""
-    views = {m: run.activations(checkpoint, site, m, pooling) for m in modalities(run.plan.rows)}
-    spaces = {m: _space(view, range(len(view.rows))) for m, view in views.items()}
-    for modality, space in spaces.items():
-        yield from _kept(estimates.within(space), modality)
-    for medium, text in pairs(run.plan.rows):
-        at, partner = _matched(views[medium], views[text])
-        # Clusters must be numbered alike on both sides, so a part of a space is made anew.
-        whole = len(at) == len(views[medium].rows)
-        x = spaces[medium] if whole else _space(views[medium], at)
-        y = _space(views[text], partner)
-        yield from _kept(estimates.between(x, y), f"{medium}-{text}")
-        there, back = estimates.retrieved(x, y)
-        yield from _kept(there, f"{medium}->{text}")
-        yield from _kept(back, f"{text}->{medium}")
+def _changes(
+    found: Found, names: tuple[str, str], unit: str, sites: Sequence[str]
+) -> Iterator[Difference]:
+    """Of one unit: metric by metric at all sites, because they share a band."""
+    first = found[names[0], sites[0], unit]
+    for metric in first:
+        ends = {s: [found[name, s, unit][metric] for name in names] for s in sites}
+        moved = {site: changed(*pair) for site, pair in ends.items()}
+        band = banded(moved)
+        for site, change in moved.items():
+            one = difference((metric, unit), change, names, site)
+            yield replace(one, band=band.get(site))
 
 
-def _kept(results: Mapping[str, Result], modality: str) -> Iterator[tuple[Cell, Result]]:
-    return (((name, modality), r) for name, r in results.items() if name in RECORDED)
+def _probe(survey: Survey, probes: Probes, site: str) -> None:
+    """Train the probes of one site, unless what they found is kept."""
+    path, key = survey.run.kept() / "_probes" / site, _probe_key(survey, probes, site)
+    if not survey.again and _kept(survey, site, key) is not None:
+        return
+    made = Kept(key, probes.at(survey.run, site))
+    make_folder(path.parent)
+    write_atomic(path, records.to_json(made))
 
 
-def _space(view: Activations, at: Sequence[int]) -> estimates.Space:
-    """The space of some rows; a row without a group is a group of its own."""
-    groups = [view.rows[i].group or view.rows[i].id for i in at]
-    return estimates.space(view.states[list(at)], groups)
+def _findings(survey: Survey, probes: Probes, site: str) -> Findings:
+    found = _kept(survey, site, _probe_key(survey, probes, site))
+    if found is None:
+        raise StoreError(
+            f"what the probes found at {site} is gone from {survey.run.kept()}: another process "
+            "removed it; analyze again"
+        )
+    return found
 
 
-def _matched(x: Activations, y: Activations) -> tuple[list[int], list[int]]:
-    """Positions of the samples that both sides have, in the order of `x`."""
-    place = {row.id: j for j, row in enumerate(y.rows)}
-    both = [(i, place[row.id]) for i, row in enumerate(x.rows) if row.id in place]
-    return [i for i, _ in both], [j for _, j in both]
+def _kept(survey: Survey, site: str, key: str) -> Findings | None:
+    """What was found at a site, if it is of these states; None otherwise."""
+    try:
+        kept = records.from_json(Kept, survey.run.kept() / "_probes" / site)
+    except StoreError:
+        return None
+    return kept.findings if kept.key == key else None
+
+
+def _probe_key(survey: Survey, probes: Probes, site: str) -> str:
+    return key_of("probes", survey.states_key(), site, probes.decided)
+
+
+def _need(survey: Survey) -> float:
+    """Bytes that one process needs at one site."""
+    rows = max((len(index) for index in survey.indexes.values()), default=0)
+    dim = max(survey.run.checkpoint(name).dim for name in survey.checkpoints)
+    return need(rows, dim)
 
 
 def _with_family(differences: Sequence[Difference]) -> Iterator[Difference]:
@@ -252,29 +339,31 @@ def _with_family(differences: Sequence[Difference]) -> Iterator[Difference]:
 
 
 def _provenance(
-    run: Run, records: Sequence[CheckpointRecord], pooling: str, seed: int
+    survey: Survey, records_of: Sequence[CheckpointRecord], seed: int
 ) -> Mapping[str, Any]:
+    run = survey.run
     return {
         "prompts": dict(run.plan.prompts),
-        "pooling": pooling,
-        "checkpoints": [asdict(record) for record in records],
+        "pooling": survey.pooling,
+        "rows": {m: len(index) for m, index in survey.indexes.items()},
+        "checkpoints": [asdict(record) for record in records_of],
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "seed": seed,
-        "commands": list(_commands(run, records)),
+        "commands": list(_commands(run, records_of)),
         "intervals": "95 %, paired by sample and clustered by group; verdicts are Holm-corrected "
         "over all headline metrics and modalities at final_norm; losses and probes are families of "
         "their own",
     }
 
 
-def _commands(run: Run, records: Sequence[CheckpointRecord]) -> Iterator[str]:
+def _commands(run: Run, records_of: Sequence[CheckpointRecord]) -> Iterator[str]:
     """What to type to make this run again, where checkpoints and data are where they were."""
-    named = [("--ckpt", f"{r.name}={r.source.partition(' (')[0]}") for r in records]
+    named = [("--ckpt", f"{r.name}={r.source.partition(' (')[0]}") for r in records_of]
     given = [*named, ("--data", run.plan.dataset), *run.plan.options]
     given += [
         (f"--{name}", value)
         for name in ("dtype", "attention")
-        if (value := getattr(records[0], name)) not in {"", getattr(CaptureConfig(), name)}
+        if (value := getattr(records_of[0], name)) not in {"", getattr(CaptureConfig(), name)}
     ]
     yield f"geomkit capture {shlex.join(word for option in given for word in option if word)}"
     yield "geomkit report"

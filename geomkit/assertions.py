@@ -219,7 +219,8 @@ def _measure_states(states: Any) -> Measurement:
     """The mean cosine of bare states, with the reason instead when it is not defined."""
     value, span, note, n = None, None, "", 0
     try:
-        found = estimates.within(estimates.space(on_host(as_rows(states))))["mean_cosine"]
+        space = estimates.space(on_host(as_rows(states)))
+        found = estimates.within(space, {"mean_cosine"})["mean_cosine"]
         if isinstance(found, DegenerateInput):
             raise found
         value, span, n = found.value, interval(found, within=(-1.0, 1.0)), found.n

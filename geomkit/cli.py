@@ -20,6 +20,7 @@ from rich.console import Console
 from geomkit import __version__
 from geomkit.data.entries import DataConfig
 from geomkit.engines import EngineConfig
+from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import GeomkitError, UsageError
 from geomkit.options import options
 from geomkit.plans import CaptureConfig
@@ -259,15 +260,26 @@ def verify(run: RunPath = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def analyze(run: RunPath = None, as_json: Json = False) -> None:
+@options(AnalyzeConfig, panel="What is measured")
+def analyze(
+    run: RunPath = None,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write analysis.parquet too (needs pyarrow).")
+    ] = False,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
     """Measure a run: geometry, probes and differences, each with an interval and its chance.
 
-    Example: geomkit analyze
+    What was measured is kept beside the run: an interrupted analysis goes on where it was.
+
+    Example: geomkit analyze --metrics cone --metrics spectrum
     """
     from geomkit import stages, summary
 
     opened = stages.open_here(run)
-    analysis = stages.analyze(opened)
+    with progress(err) as shown:
+        analysis = stages.analyze(opened, shown, parquet=parquet, **given)
     written = opened.beside("analysis.json")
     if as_json:
         out.print_json(written.read_text(encoding="utf-8"))
@@ -335,7 +347,8 @@ def report(
     from geomkit import stages, summary
 
     opened = stages.open_here(run)
-    analysis = stages.analysis_of(opened)
+    with progress(err) as shown:
+        analysis = stages.analysis_of(opened, shown)
     page = stages.report(opened, analysis, to, embed_media=embed_media)
     out.print(summary.verdict_table(analysis))
     _lines((*summary.probe_lines(analysis), "", analysis.headline, f"report: {page}"))

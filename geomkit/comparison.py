@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
-from geomkit.analyze import _results, modalities, pairs, trained_on
+from geomkit.analyze import survey_of, trained_on
 from geomkit.compare import (
     DISTANCES,
     HEADLINE,
@@ -28,10 +27,12 @@ from geomkit.compare import (
     medium_of,
     tempered,
 )
+from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates import Result
+from geomkit.estimates.survey import units_of
 from geomkit.outcome import reached, sentences
-from geomkit.recorded import RECORDED, Cell, difference
+from geomkit.recorded import changed, difference
 from geomkit.store import Run
 from geomkit.transfer import transfers
 from geomkit.types import MODALITIES, CheckpointRecord, Difference, Row, Status, Transfer
@@ -96,7 +97,9 @@ def compare_checkpoints(
     """
     records = _records(run, before, after)
     _require_site(records, site)
-    seen = _trained(records, trained, modalities(run.plan.rows))
+    seen = _trained(
+        records, trained, [m for m in MODALITIES if any(row.modality == m for row in run.plan.rows)]
+    )
     changes = tuple(_changes(estimates, (before, after), site, units(run.plan.rows)))
     found = transfers(changes, seen)
     return Comparison(
@@ -119,8 +122,9 @@ UNKNOWN = (
 
 def units(rows: Sequence[Row]) -> tuple[str, ...]:
     """Everything that has metrics: modalities, pairs, and both directions of each."""
-    both = [(f"{x}-{y}", f"{x}->{y}", f"{y}->{x}") for x, y in pairs(rows)]
-    return (*modalities(rows), *(unit for of in both for unit in of))
+    seen = {m: {row.id for row in rows if row.modality == m} for m in MODALITIES}
+    present = [m for m in MODALITIES if seen[m]]
+    return units_of(present, [m for m in present if m != "text" and seen[m] & seen["text"]])
 
 
 def _records(run: Run, before: str, after: str) -> tuple[CheckpointRecord, CheckpointRecord]:
@@ -170,9 +174,9 @@ def _changes(
     for unit in of:
         before, after = (estimates(name, site, unit) for name in names)
         for metric, result in before.items():
-            if metric in RECORDED:
-                record = difference((metric, unit), result, after[metric], names, site)
-                yield Change(record, result, after[metric])
+            moved = changed(result, after[metric])
+            record = difference((metric, unit), moved, names, site)
+            yield Change(record, result, after[metric])
 
 
 def _contrasts(changes: Sequence[Change]) -> Iterator[Contrast]:
@@ -215,15 +219,15 @@ def _sizes(metrics: Sequence[str]) -> str:
 
 
 def measured(run: Run) -> Estimates:
-    """The estimates of a run, made from its states; those of one checkpoint and site at once."""
-    pooling = run.plan.poolings[0]
-
-    @lru_cache(maxsize=2)
-    def at(checkpoint: str, site: str) -> Mapping[Cell, Result]:
-        with threadpool_limits(1):
-            return dict(_results(run, checkpoint, site, pooling))
+    """The estimates of a run: those that are kept, and the others made first, a site at a time."""
+    survey = survey_of(run, AnalyzeConfig())
+    made: set[str] = set()
 
     def of(checkpoint: str, site: str, unit: str) -> Mapping[str, Result]:
-        return {name: r for (name, of), r in at(checkpoint, site).items() if of == unit}
+        if site not in made:
+            with threadpool_limits(1):
+                survey.site(site)
+            made.add(site)
+        return survey.found(checkpoint, site, unit)
 
     return of

@@ -53,8 +53,9 @@ def demonstrate(folder: Path, out: Console, err: Console) -> None:
             names = ["base", f"lco={folder / 'lco'}"]
             run = stages.capture(names, "sandbox", folder / "run", report)
         _say(err, glance.run_lines(overview(run)))
-    with stage("analyze", "geometry and probes, each with an interval and its chance"):
-        analysis = stages.analyze(run)
+    told = "geometry and probes, each with an interval and its chance"
+    with stage("analyze", told), progress(err) as report:
+        analysis = stages.analyze(run, report)
     with stage("report", "one offline page"):
         page = stages.report(run, analysis, None, embed_media=True)
     out.print(summary.mastery_table(mastery))

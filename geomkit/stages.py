@@ -5,6 +5,7 @@ Each stage reads what the one before wrote, so each can be run alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ from geomkit.store import Run, check_place, latest_run, open_run
 from geomkit.types import Analysis, Sample
 
 if TYPE_CHECKING:
+    from geomkit.analyze import Probes
     from geomkit.capture import Preflight
     from geomkit.comparison import Comparison
     from geomkit.engines import Engine
+    from geomkit.enquiry import AnalyzeConfig
     from geomkit.places import CheckpointSpec
     from geomkit.plans import CaptureConfig
     from geomkit.progress import Progress
@@ -130,21 +133,45 @@ def open_here(path: Path | None) -> Run:
     return open_run(locate(path))
 
 
-def analyze(run: Run) -> Analysis:
-    """Measure a run with probes, and write `analysis.json` and `analysis.csv` into it."""
-    import probes.linear
-    from geomkit.analyze import analyze_run
+def analyze(run: Run, report: Progress, *, parquet: bool = False, **given: Any) -> Analysis:
+    """Measure a run with probes, and write `analysis.json` and `analysis.csv` into it.
 
-    analysis = analyze_run(run, probe=probes.linear.probe_run)
+    With `parquet` also `analysis.parquet`, for which pyarrow must be there.
+    """
+    from geomkit.analyze import analyze_run
+    from geomkit.enquiry import AnalyzeConfig
+    from geomkit.store import tables
+
+    if parquet:
+        tables.require_parquet()
+    config = AnalyzeConfig(**given)
+    analysis = analyze_run(run, config, probes=_probes(run, config), progress=report)
     run.write_analysis(analysis)
+    if parquet:
+        tables.write_parquet(analysis, run.beside("analysis.parquet"))
     return run.read_analysis()  # as everyone reads it later: its mappings have the file's order
 
 
-def analysis_of(run: Run) -> Analysis:
+def _probes(run: Run, config: AnalyzeConfig) -> Probes | None:
+    """What trains the probes that are asked for."""
+    from geomkit.analyze import Probes
+    from probes.config import ProbeConfig
+    from probes.linear import probed_sites
+    from probes.suite import probe_site
+
+    if not config.probes:
+        return None
+    pooling = config.pooling or run.plan.poolings[0]
+    asked = ProbeConfig(pooling=pooling, parts=config.probes)
+    at = functools.partial(probe_site, config=asked)
+    return Probes(at, probed_sites(run), repr(asked), asked.seed)
+
+
+def analysis_of(run: Run, report: Progress) -> Analysis:
     """The analysis in the run folder, or a new one when it is missing or of something else."""
     from geomkit.analyze import stored_analysis
 
-    return stored_analysis(run) or analyze(run)
+    return stored_analysis(run) or analyze(run, report)
 
 
 def compare(run: Run, before: str, after: str, site: str, trained: Sequence[str]) -> Comparison:

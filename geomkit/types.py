@@ -331,6 +331,18 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class Findings:
+    """What probes found at some sites, by kind; measurements are label bits and separability."""
+
+    probes: tuple[ProbeResult, ...] = ()
+    probe_differences: tuple[Difference, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """How much of the trained modality's change an untrained one shows, in one metric at one site.
 

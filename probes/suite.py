@@ -17,15 +17,7 @@ from typing import TypeAlias
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.store import Run
-from geomkit.types import (
-    Activations,
-    Binding,
-    Difference,
-    Drift,
-    Measurement,
-    Modality,
-    ProbeResult,
-)
+from geomkit.types import Activations, Findings, Modality
 from probes.binding import bindings
 from probes.cells import Cell, Result, recorded
 from probes.config import ProbeConfig
@@ -37,18 +29,6 @@ from probes.split import group_of, held_out_groups
 from probes.tasks import Attribute, attributes_of
 
 Views: TypeAlias = Mapping[Modality, Activations]
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """Records of some sites, by kind; measurements are label bits and modality separability."""
-
-    probes: tuple[ProbeResult, ...] = ()
-    probe_differences: tuple[Difference, ...] = ()
-    measurements: tuple[Measurement, ...] = ()
-    differences: tuple[Difference, ...] = ()
-    bindings: tuple[Binding, ...] = ()
-    drifts: tuple[Drift, ...] = ()
 
 
 def probe_run(run: Run, config: ProbeConfig | None = None) -> Findings:

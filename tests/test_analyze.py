@@ -7,11 +7,13 @@ import pytest
 from pydantic import TypeAdapter
 from threadpoolctl import threadpool_limits
 
-from geomkit.analyze import _matched, analyze_run, complete, measure, modalities, pairs, trained_on
+from geomkit import estimates
+from geomkit.analyze import Probes, analyze_run, complete, survey_of, trained_on
+from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.generative import generative_loss
 from geomkit.geometry import uniformity_floor
-from geomkit.types import Activations, Analysis
+from geomkit.types import Analysis, Findings
 from tests.synthetic_run import (
     NARROW,
     SITES,
@@ -130,21 +132,19 @@ def test_rows_that_could_not_be_read_leave_both_checkpoints_and_the_pair(tmp_pat
 
 
 def test_rows_are_matched_by_id_and_not_by_place(run):
-    rows = [r for r in run.plan.rows if r.modality == "image"]
-    order = np.random.default_rng(0).permutation(len(rows))
-    states = np.arange(len(rows), dtype=np.float32)[:, None]
-    x = Activations("a", "final_norm", "last", "image", states, tuple(rows))
-    y = Activations("a", "final_norm", "last", "text", states, tuple(rows[i] for i in order[:-3]))
-    at, partner = _matched(x, y)
-    assert [x.rows[i].id for i in at] == [y.rows[j].id for j in partner]
-    assert len(at) == len(rows) - 3
+    survey = survey_of(run, AnalyzeConfig())
+    at, partner = survey.matched("image")
+    rows, image, text = run.plan.rows, survey.indexes["image"], survey.indexes["text"]
+    assert [rows[image[i]].id for i in at] == [rows[text[j]].id for j in partner]
+    assert len(at) == len(image) < len(text)
 
 
 def test_the_same_run_gives_the_same_bytes(run, analysis):
     adapter = TypeAdapter(Analysis)
     for threads in (1, 2):
         with threadpool_limits(threads):
-            assert adapter.dump_json(analyze_run(run)) == adapter.dump_json(analysis)
+            again = analyze_run(run, AnalyzeConfig(workers=threads, again=True))
+            assert adapter.dump_json(again) == adapter.dump_json(analysis)
 
 
 def test_an_analysis_survives_the_store(run, analysis):
@@ -153,15 +153,17 @@ def test_an_analysis_survives_the_store(run, analysis):
     assert run.read_analysis().headline == analysis.headline
 
 
-def test_probes_are_trained_by_whoever_asks(run):
+def test_probes_are_trained_by_whoever_asks_and_once(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=40)
     asked = []
 
-    def probe(given):
-        asked.append(given)
-        return (), ()
+    def at(given, site):
+        asked.append((given, site))
+        return Findings()
 
-    analyze_run(run, probe=probe, sites=["final_norm"])
-    assert asked == [run]
+    for decided in ("one", "one", "two"):
+        analyze_run(run, AnalyzeConfig(workers=1), probes=Probes(at, ("final_norm",), decided))
+    assert asked == [(run, "final_norm")] * 2  # for "one", and for "two"
 
 
 def test_headline_tests_carry_what_holm_leaves_of_them(analysis):
@@ -171,16 +173,18 @@ def test_headline_tests_carry_what_holm_leaves_of_them(analysis):
     assert all(f"among {len(noted)} headline tests" in d.note for d in noted)
 
 
-def test_some_sites_only(run):
-    measurements, differences = measure(run, sites=["final_norm"])
-    assert {m.site for m in measurements} == {d.site for d in differences} == {"final_norm"}
+def test_some_sites_and_some_metrics_only(run):
+    found = analyze_run(run, AnalyzeConfig(sites=("final_norm",), metrics=("spectrum",)))
+    assert {m.site for m in found.measurements} == {d.site for d in found.differences}
+    assert found.sites == ("final_norm",)
+    assert {m.metric for m in found.measurements} == estimates.selected(["spectrum"])
 
 
 def test_a_site_or_pooling_that_was_not_captured_is_refused(run):
     with pytest.raises(UsageError, match=r"a site of the run \(embed.*got 'block_99'"):
-        measure(run, sites=["block_99"])
+        analyze_run(run, AnalyzeConfig(sites=("block_99",)))
     with pytest.raises(UsageError, match=r"a pooling of the run \(last\), got 'mean'"):
-        measure(run, pooling="mean")
+        analyze_run(run, AnalyzeConfig(pooling="mean"))
 
 
 def test_a_run_without_a_complete_checkpoint_is_refused(tmp_path):
@@ -201,18 +205,10 @@ def test_a_checkpoint_that_is_still_captured_is_left_out(tmp_path):
 
 def test_three_checkpoints_are_each_compared_with_the_first(tmp_path):
     run = write_run(tmp_path / "run", {"base": NARROW, "same": NARROW, "lco": WIDE}, scenes=40)
-    _, differences = measure(run, sites=["final_norm"])
+    differences = analyze_run(run, AnalyzeConfig(sites=("final_norm",))).differences
     assert {(d.before, d.after) for d in differences} == {("base", "same"), ("base", "lco")}
     same = [d for d in differences if d.after == "same"]
     assert {d.value for d in same} == {0.0}
-
-
-def test_modalities_and_pairs_follow_the_rows():
-    plan = synthetic_plan(8)
-    assert modalities(plan.rows) == ("text", "image", "audio")
-    assert pairs(plan.rows) == (("image", "text"), ("audio", "text"))
-    silent = [r for r in plan.rows if not (r.modality == "text" and r.id.startswith("audio"))]
-    assert pairs(silent) == (("image", "text"),)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from geomkit.analyze import analyze_run
+from geomkit.analyze import Probes, analyze_run
 from geomkit.assertions import analysis_of, assert_improved, assert_isotropic, assert_transfers
+from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import CheckFailed, StoreError, UsageError
 from geomkit.types import Interval
-from probes.linear import ProbeConfig, probe_run
+from probes.config import ProbeConfig
+from probes.suite import probe_site
 from tests.synthetic_run import COLLAPSED, NARROW, WIDE, write_run
 
 TEXT_ONLY = {"media": {"text": 64}}
@@ -127,7 +130,8 @@ def test_transfer_to_what_was_trained_on_is_no_transfer(runs):
 
 def test_probes_can_be_asserted_too(runs):
     run = runs["same"]
-    analysis = analyze_run(run, probe=lambda r: probe_run(r, ProbeConfig(sites=("final_norm",))))
+    probes = Probes(partial(probe_site, config=ProbeConfig()), ("final_norm",), "")
+    analysis = analyze_run(run, AnalyzeConfig(workers=1), probes=probes)
     lines = failure(assert_improved, analysis, "probe:colour", "text->image")
     assert "inconclusive" in lines[0]
     assert "before 1 [" in lines[2]

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from geomkit.compare import LEAST, adjusted, joint, listed, p_value, verdicts
+from geomkit.compare import LEAST, WORDS, adjusted, joint, listed, p_value, verdicts
 from geomkit.headline import headline
 from geomkit.transfer import FULL, OPEN, PART
 from geomkit.types import Difference, Interval, Measurement, ProbeResult, Transfer
@@ -149,7 +149,7 @@ def test_few_groups_make_a_change_less_sure(groups, p):
     assert p_value(told) == pytest.approx(p, rel=0.02)  # 1.5 half-widths, in t of groups - 1
 
 
-@pytest.mark.parametrize(("metric", "least"), LEAST.items())
+@pytest.mark.parametrize(("metric", "least"), [(m, LEAST[m]) for m in WORDS if m in LEAST])
 def test_a_change_that_rounding_can_make_is_none(metric, least):
     """Merging an adapter into float16 files moves a mean cosine by 4e-6, and 560 samples see it."""
     site = "lm_head" if metric == "generative_loss" else "final_norm"

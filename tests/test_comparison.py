@@ -12,7 +12,9 @@ from geomkit import cli
 from geomkit.analyze import analyze_run
 from geomkit.compare import HEADLINE
 from geomkit.comparison import compare_checkpoints, families, measured, units
+from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
+from geomkit.estimates import BETWEEN, RETRIEVED, WITHIN
 from geomkit.store import create_run, open_run, pack_run
 from geomkit.summary import verdict_table
 from geomkit.transfer import CARRIED, FULL, NONE, NOTHING, OPPOSITE, PART, UNMEASURED
@@ -132,7 +134,7 @@ def test_the_document_holds_everything_and_is_one(three, geomkit):
     assert {"before": "base", "after": "lco", "site": "final_norm"}.items() <= document.items()
     assert document["trained"] == ["text"]
     assert document["reached"] is True
-    assert len(document["contrasts"]) == 3 * 3 + 2 * 3 + 4
+    assert len(document["contrasts"]) == 3 * len(WITHIN) + 2 * len(BETWEEN) + 4 * len(RETRIEVED)
     assert {c["difference"]["metric"] for c in document["contrasts"]} >= set(HEADLINE)
     (t,) = (
         t
@@ -145,7 +147,7 @@ def test_the_document_holds_everything_and_is_one(three, geomkit):
 
 def test_the_last_against_the_first_is_what_the_analysis_says(three):
     """The same family, so the same status for every headline metric."""
-    analysis = analyze_run(three, sites=["final_norm"])
+    analysis = analyze_run(three, AnalyzeConfig(sites=("final_norm",)))
     found = compare_checkpoints(three, measured(three), "base", "lco")
     told = {(c.difference.metric, c.difference.modality): c.status for c in found.contrasts}
     judged = {(v.metric, v.modality): v.status for v in analysis.verdicts}

@@ -29,7 +29,8 @@ class Estimate:
 
     `n` counts rows (queries, pairs). `chance` is the value under the null or the bound the metric
     has, None for a difference. `names` tell the group behind each share, sorted, so that shares of
-    two modalities can be aligned; empty when shares are folds.
+    two modalities can be aligned; empty when shares are folds. `chance_sd` is the standard
+    deviation of the value under the null, where that is known exactly.
     """
 
     value: float
@@ -38,6 +39,7 @@ class Estimate:
     method: Method
     chance: float | None = None
     names: tuple[str, ...] = ()
+    chance_sd: float | None = None
 
     def __post_init__(self) -> None:
         if self.names and len(self.names) != len(self.shares):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 from geomkit.errors import StoreError
@@ -87,6 +88,7 @@ def _clear(path: Path) -> None:
         for file in path.glob(pattern):
             if not file.parent.is_symlink():
                 file.unlink()
+    shutil.rmtree(path / ".estimates", ignore_errors=True)  # of a link it removes nothing
     for folder in path.iterdir():
         with contextlib.suppress(OSError):  # not empty: something of the user's is in it
             if folder.is_dir() and not folder.is_symlink():

@@ -288,6 +288,10 @@ class PackedRun(Run):
         """Where a file that is made from the run goes: beside it, under its name."""
         return self.path.with_name(f"{self.path.stem}.{name}")
 
+    def kept(self) -> Path:
+        """Beside the file, as everything that is made of it."""
+        return self.path.with_name(f".{self.path.stem}.estimates")
+
     def has_analysis(self) -> bool:
         """True when it was analyzed before it was packed or since."""
         return files.exists(self.beside("analysis.json")) or bool(self._content().analysis)

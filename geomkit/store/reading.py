@@ -121,6 +121,10 @@ class Reading:
         """Where a file that is made from the run goes."""
         raise NotImplementedError
 
+    def kept(self) -> Path:
+        """The folder of what was worked out of the run and can be worked out again."""
+        raise NotImplementedError
+
     # ----------------------------------------------------------------------------- checkpoints
 
     def checkpoints(self) -> tuple[CheckpointRecord, ...]:
@@ -225,7 +229,7 @@ class Reading:
         self, checkpoint: str, site: str, pooling: str, modalities: Sequence[Modality]
     ) -> dict[Modality, Activations]:
         states, ok = self.states(checkpoint, site, pooling)
-        paired = ok & self._paired()
+        paired = ok & self.paired()
         found = {}
         for modality in modalities:
             rows = tuple(r for r in self.plan.rows if r.modality == modality and paired[r.index])
@@ -233,7 +237,7 @@ class Reading:
             found[modality] = Activations(checkpoint, site, pooling, modality, chosen, rows)
         return found
 
-    def _paired(self) -> NDArray[np.bool_]:
+    def paired(self) -> NDArray[np.bool_]:
         """Rows that are ok in every complete checkpoint, shown the same tokens in each."""
         paired = np.ones(len(self.plan.rows), bool)
         seen: dict[int, tuple[str, str]] = {}
@@ -257,7 +261,7 @@ class Reading:
 
     def check_pairing(self) -> None:
         """Raise ProvenanceMismatch when complete checkpoints were shown different tokens."""
-        self._paired()
+        self.paired()
 
     def skipped(self) -> tuple[Mapping[str, str], ...]:
         """Rows that a complete checkpoint could not read: id, modality, reason; in plan order."""

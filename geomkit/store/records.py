@@ -134,12 +134,13 @@ def to_csv(analysis: Analysis) -> bytes:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, restval="")  # RFC 4180: lines end in CRLF
     table.writeheader()
-    for line in _lines(analysis):
+    for line in lines(analysis):
         table.writerow({name: _cell(value) for name, value in line.items()})
     return text.getvalue().encode()
 
 
-def _lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
+def lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
+    """All numbers of an analysis, one a line, by column; what a line does not have is left out."""
     for m in analysis.measurements:
         yield {
             "kind": "measurement", "metric": m.metric, "checkpoint": m.checkpoint, "site": m.site,

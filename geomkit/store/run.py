@@ -360,6 +360,10 @@ class Run(Reading):
         """Where a file that is made from the run goes: into its folder."""
         return self.path / name
 
+    def kept(self) -> Path:
+        """The folder of what was worked out of the run and can be worked out again."""
+        return self.path / ".estimates"
+
     def write_analysis(self, analysis: Analysis) -> None:
         """Write analysis.json and analysis.csv; equal analyses give equal bytes."""
         document, table = records.to_json(analysis), records.to_csv(analysis)

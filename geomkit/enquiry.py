@@ -1,0 +1,58 @@
+"""What an analysis is asked: of which numbers, at which sites, and with which means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from geomkit.errors import UsageError
+
+PROBES = ("linear", "mdl", "separability", "binding", "drift")
+"""Linear probes, label bits, modalities told apart, the binding test, how far states moved."""
+
+ASKED, MEANS = "What is measured", "Means"
+
+
+def _doc(panel: str, default: Any, text: str, **more: Any) -> Any:
+    """A field whose one line of help travels with it, and where the help has it."""
+    return field(default=default, metadata={"help": text, "panel": panel, **more})
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzeConfig:
+    """How a run is analyzed."""
+
+    metrics: tuple[str, ...] = _doc(
+        ASKED,
+        (),
+        "Metrics or families (cone, spectrum, neighbours, dimension, gap, similarity, retrieval), "
+        "or all; repeatable.",
+        empty="every metric that is not costly",
+    )
+    sites: tuple[str, ...] = _doc(ASKED, (), "Sites to measure; repeatable.", empty="all")
+    pooling: str = _doc(ASKED, "", "Pooling to measure.", empty="the first that was captured")
+    probes: tuple[str, ...] = _doc(
+        ASKED, PROBES, f"Probes to train ({', '.join(PROBES)}), or none; repeatable."
+    )
+    memory: float = _doc(
+        MEANS, 2.0, "Most memory in GiB, of all processes together; rows that do not fit stay out."
+    )
+    workers: int = _doc(MEANS, 0, "Processes, each at a site of its own.", empty="one a core")
+    device: str = _doc(
+        MEANS, "cpu", "Where products and decompositions are made: cpu, cuda, cuda:1."
+    )
+    again: bool = _doc(MEANS, False, "Measure again what was kept from before.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that no analysis can have."""
+        object.__setattr__(self, "metrics", tuple(self.metrics))  # the command line gives lists
+        object.__setattr__(self, "sites", tuple(self.sites))
+        asked = () if tuple(self.probes) == ("none",) else tuple(self.probes)
+        object.__setattr__(self, "probes", asked)
+        for part in asked:
+            if part not in PROBES:
+                raise UsageError(f"Expected probes of {', '.join(PROBES)} or none, got {part!r}.")
+        if not self.memory > 0:
+            raise UsageError(f"Expected memory above 0 GiB, got {self.memory}.")
+        if self.workers < 0:
+            raise UsageError(f"Expected workers of 0 or more, got {self.workers}.")

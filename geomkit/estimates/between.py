@@ -1,0 +1,179 @@
+"""The metrics of two modalities whose rows are the same samples in the same order.
+
+Distances and their means have exact influences; neighbours and kernels are measured again without
+each fold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geomkit.errors import DegenerateInput
+from geomkit.estimates.metric import Metric
+from geomkit.estimates.space import NEIGHBOURS, Rows, Space
+from geomkit.estimates.within import ROGUE, UNBOUND, from_folds, from_rows, over_pairs
+from geomkit.geometry import gap, isotropy, neighbours, similarity, sphere
+from geomkit.geometry.closeness import cknna_without
+from geomkit.statistics import Estimate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """Two spaces of the same samples: `x` of a medium, `y` of text."""
+
+    x: Space
+    y: Space
+
+
+def alignment(of: Pair) -> Estimate:
+    """From the squared distances of matched rows."""
+    apart = sphere.squared_distances(of.x.unit, of.y.unit)
+    value = float(apart.mean())
+    mismatched = isotropy.ratio(
+        *isotropy.cross_cosine_sums(of.x.unit, of.y.unit, True, of.x.clusters)[:2]
+    )
+    return from_rows(of.x, value, apart - value, chance=2 - 2 * mismatched)
+
+
+def gap_plug_in(of: Pair) -> Estimate:
+    """The distance of the means; it has no slope where they are equal."""
+    x, y = of.x.unit, of.y.unit
+    offset = gap.mean_offset(x, y)
+    value = float(np.linalg.norm(offset))
+    if value == 0:
+        raise DegenerateInput(
+            "Expected two clouds that differ, got equal means, where the gap has no slope; "
+            "read modality_gap."
+        )
+    null = math.sqrt(float(sphere.squared_distances(x, y).mean()) / of.x.n)
+    return from_rows(of.x, value, (x - y) @ offset / value - value, chance=null)
+
+
+def gap_unbiased(of: Pair) -> Estimate:
+    """From the mean cosines inside the two sides and across."""
+    own_x, slope_x = _inside(of.x)
+    own_y, slope_y = _inside(of.y)
+    sums, counts, back = isotropy.cross_cosine_sums(of.x.unit, of.y.unit, True, of.x.clusters)
+    cross, slope = over_pairs((sums + back) / 2, counts)
+    return from_rows(of.x, own_x + own_y - 2 * cross, slope_x + slope_y - 2 * slope, chance=0.0)
+
+
+def relative_gap(of: Pair) -> Estimate:
+    """Distance of matched rows over itself plus the distance inside a side."""
+    apart = sphere.squared_distances(of.x.unit, of.y.unit) / 2
+    own_x, slope_x = _inside(of.x)
+    own_y, slope_y = _inside(of.y)
+    across, inside = float(apart.mean()), 1 - (own_x + own_y) / 2
+    total = across + inside
+    slope = inside * (apart - across) + across * (slope_x + slope_y) / 2
+    return from_rows(of.x, across / total, slope / total**2, chance=0.5)
+
+
+def mutual_knn(of: Pair) -> Estimate:
+    """Shared neighbours, counted again without each fold."""
+    values = neighbours.mutual_knn_without((of.x.near, of.y.near))
+    chance = neighbours.chance_mutual_knn(of.x.n, NEIGHBOURS, of.x.clusters)
+    return from_folds(of.x, values, chance=chance)
+
+
+def cknna(of: Pair) -> Estimate:
+    """Cosines of shared neighbours, compared again without each fold."""
+    return from_folds(of.x, cknna_without((of.x.near, of.y.near)), chance=0.0)
+
+
+def linear_cka(of: Pair) -> Estimate:
+    """Debiased, measured again without each fold."""
+    return _cka(of, of.x.centred, of.y.centred, (of.x.products, of.y.products))
+
+
+def linear_cka_ablated(of: Pair) -> Estimate:
+    """The same without the dimensions of largest variance in the reference checkpoint."""
+    x, y = (side.centred[:, side.without(side.outliers.variance)] for side in (of.x, of.y))
+    return _cka(of, x, y)
+
+
+def _cka(
+    of: Pair, x: Rows, y: Rows, products: tuple[Rows | None, Rows | None] = (None, None)
+) -> Estimate:
+    values = similarity.linear_cka_without((x, y), of.x.folds, products)
+    made = from_folds(of.x, values, chance=0.0)
+    if len(of.x.groups) < of.x.n:
+        return made  # rows of one group cannot be exchanged
+    return replace(made, chance_sd=math.sqrt(2 / (of.x.n * (of.x.n - 3))))
+
+
+def _inside(x: Space) -> tuple[float, Rows]:
+    return over_pairs(*isotropy.cosine_sums(x.unit, x.clusters))
+
+
+BETWEEN: Mapping[str, Metric[Pair]] = {
+    "alignment": Metric(
+        alignment,
+        "gap",
+        "lower",
+        (0.0, 4.0),
+        "Wang and Isola 2020, arXiv:2005.10242",
+        "chance: partners shuffled; read with uniformity",
+    ),
+    "modality_gap": Metric(
+        gap_unbiased,
+        "gap",
+        "lower",
+        (-UNBOUND, 4.0),
+        "Liang et al. 2022, arXiv:2203.02053",
+        "squared distance of the means, bias removed; can fall below 0",
+    ),
+    "modality_gap_plug_in": Metric(
+        gap_plug_in,
+        "gap",
+        "lower",
+        (0.0, 2.0),
+        "Liang et al. 2022, arXiv:2203.02053",
+        "distance of the means as published; chance: sides swapped by a coin, sample by sample",
+    ),
+    "relative_modality_gap": Metric(
+        relative_gap,
+        "gap",
+        "lower",
+        (0.0, 1.0),
+        "Schrodi et al. 2024, arXiv:2404.07983",
+        "chance: a partner lies as far as any other row of its own side",
+    ),
+    "mutual_knn": Metric(
+        mutual_knn,
+        "neighbours",
+        "higher",
+        (0.0, 1.0),
+        "Huh et al. 2024, arXiv:2405.07987",
+        f"{NEIGHBOURS} neighbours",
+    ),
+    "cknna": Metric(
+        cknna,
+        "neighbours",
+        "higher",
+        (-1.0, 1.0),
+        "Huh et al. 2024, arXiv:2405.07987",
+        f"{NEIGHBOURS} neighbours; chance: near 0, below {NEIGHBOURS}/(n - 1)",
+    ),
+    "linear_cka": Metric(
+        linear_cka,
+        "similarity",
+        "higher",
+        (-1.0, 1.0),
+        "Kornblith et al. 2019, arXiv:1905.00414",
+        "debiased",
+    ),
+    "linear_cka_ablated": Metric(
+        linear_cka_ablated,
+        "similarity",
+        "higher",
+        (-1.0, 1.0),
+        "Kornblith et al. 2019, arXiv:1905.00414",
+        f"debiased, without the {ROGUE} dimensions of largest variance in the first checkpoint",
+    ),
+}
+"""Metrics of two modalities, by name, in the order in which they are recorded."""

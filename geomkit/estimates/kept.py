@@ -1,0 +1,118 @@
+"""Estimates on disk: what was measured once is not measured again.
+
+    RUN/.estimates/<checkpoint>/<site>.<unit>
+
+A unit is what the rows are of: `image`, `image-text` or `image-to-text`. A file is one line of
+JSON, then the shares of its estimates as little-endian float64. It can be deleted at any time: a
+file that is missing, damaged or of other states (its key) is made again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomkit.errors import DegenerateInput, StoreError
+from geomkit.estimates.metric import Result
+from geomkit.statistics import Estimate
+from geomkit.store import files
+
+SCHEMA = "geomkit-estimates/1"
+"""Changes with what a metric of a name is: estimates of another schema are made again."""
+
+LIMIT = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where the estimates of one checkpoint at one site and of one unit are, and of what."""
+
+    path: Path
+    key: str
+
+    def read(self) -> dict[str, Result]:
+        """The estimates by metric; none where there is no sound file of this key."""
+        try:
+            return dict(_parsed(files.read_regular(self.path, LIMIT), self.key))
+        except (StoreError, ValueError, KeyError, TypeError, IndexError):
+            return {}
+
+    def write(self, results: Mapping[str, Result]) -> None:
+        """Keep these estimates, in the place of those that are there."""
+        files.make_folder(self.path.parent)
+        files.write_atomic(self.path, _bytes(results, self.key))
+
+
+def key_of(*parts: Any) -> str:
+    """sha256 of everything that decides the estimates, the code that makes them included."""
+    decided = [SCHEMA, _version(), *parts]
+    return hashlib.sha256(json.dumps(decided).encode()).hexdigest()
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return version("geomkit")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _bytes(results: Mapping[str, Result], key: str) -> bytes:
+    found = [e for e in results.values() if not isinstance(e, DegenerateInput)]
+    names = max((e.names for e in found), key=len, default=())
+    body = b"".join(e.shares.astype("<f8").tobytes() for e in found)
+    header = {
+        "key": key,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "groups": list(names),
+        "metrics": {name: _header(result) for name, result in results.items()},
+    }
+    return json.dumps(header).encode() + b"\n" + body
+
+
+def _header(result: Result) -> dict[str, Any]:
+    if isinstance(result, DegenerateInput):
+        return {"flaw": str(result)}
+    return {
+        "value": result.value,
+        "n": result.n,
+        "method": result.method,
+        "chance": result.chance,
+        "chance_sd": result.chance_sd,
+        "shares": len(result.shares),
+        "named": bool(result.names),
+    }
+
+
+def _parsed(data: bytes, key: str) -> Iterator[tuple[str, Result]]:
+    line, _, body = data.partition(b"\n")
+    header = json.loads(line)
+    if (header["key"], header["sha256"]) != (key, hashlib.sha256(body).hexdigest()):
+        raise ValueError("of other states, or damaged")
+    names, start = tuple(header["groups"]), 0
+    for name, told in header["metrics"].items():
+        if "flaw" in told:
+            yield name, DegenerateInput(told["flaw"])
+            continue
+        shares = np.frombuffer(body, "<f8", int(told["shares"]), 8 * start)
+        start += len(shares)
+        yield (
+            name,
+            Estimate(
+                float(told["value"]),
+                shares.astype(np.float64),
+                int(told["n"]),
+                told["method"],
+                told["chance"],
+                chance_sd=told["chance_sd"],
+                names=names if told["named"] else (),
+            ),
+        )

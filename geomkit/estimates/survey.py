@@ -1,0 +1,278 @@
+"""Every estimate of a run, one site at a time; what is kept is not made again.
+
+    Survey(run, ...)      what to measure of which rows, worked out once
+    survey.site(site)     all units of all checkpoints at one site, kept as they are made
+    survey.found(...)     the estimates of one checkpoint, site and unit
+
+A unit names what the rows are of: a modality `image`, a pair `image-text` or a direction
+`image->text`. One checkpoint at one site is in memory at a time, and of it the text and one medium.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomkit import estimates
+from geomkit.errors import DegenerateInput, UsageError
+from geomkit.estimates.kept import Shelf, key_of
+from geomkit.estimates.metric import Result
+from geomkit.estimates.space import WHOLE, Device, Outliers, Space
+from geomkit.estimates.within import ROGUE
+from geomkit.geometry import outlier_dimensions
+from geomkit.store import Run
+from geomkit.store.records import checkpoint_hash
+from geomkit.types import MODALITIES, Modality, Row
+
+Index = NDArray[np.int64]
+Unit = str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is measured: these metrics of these rows; no slots, because rows are looked up once."""
+
+    run: Run
+    checkpoints: tuple[str, ...]
+    """The first is the reference, whose outlier dimensions every checkpoint loses."""
+    pooling: str
+    metrics: frozenset[str] = estimates.DEFAULT
+    device: Device = estimates.CPU
+    most: int = 0
+    """Rows of a modality that fit into memory; 0 takes all."""
+    again: bool = False
+    """Make anew what is kept."""
+
+    # ---------------------------------------------------------------------------- what there is
+
+    @cached_property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that have rows, in canonical order."""
+        return tuple(m for m in MODALITIES if m in self.indexes)
+
+    @cached_property
+    def media(self) -> tuple[Modality, ...]:
+        """The modalities that share samples with text."""
+        return tuple(m for m in self.modalities if m != "text" and len(self.matched(m)[0]))
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Modalities, pairs and directions, in the order of a record."""
+        return units_of(self.modalities, self.media)
+
+    @cached_property
+    def indexes(self) -> Mapping[Modality, Index]:
+        """The rows that are measured, of each modality, in plan order.
+
+        Where a modality has more rows than fit, the same groups are taken from all of them, by the
+        hash of their names: a choice that no order of the data can bias.
+        """
+        paired = self.run.paired()
+        of: dict[Modality, list[Row]] = {m: [] for m in MODALITIES}
+        for row in self.run.plan.rows:
+            if paired[row.index]:
+                of[row.modality].append(row)
+        largest = max(map(len, of.values()))
+        taken = None
+        if self.most and largest > self.most:
+            taken = _some({group_of(r) for rows in of.values() for r in rows}, self.most / largest)
+        kept = {
+            m: np.array([r.index for r in rows if taken is None or group_of(r) in taken], np.int64)
+            for m, rows in of.items()
+        }
+        return {m: index for m, index in kept.items() if len(index)}
+
+    def matched(self, medium: Modality) -> tuple[Index, Index]:
+        """Places among the medium's rows and among the text rows of the samples both have."""
+        rows = self.run.plan.rows
+        text = self.indexes.get("text", np.zeros(0, np.int64))
+        place = {rows[index].id: j for j, index in enumerate(text)}
+        both = [
+            (i, place[rows[index].id])
+            for i, index in enumerate(self.indexes[medium])
+            if rows[index].id in place
+        ]
+        at, partner = np.array(both, np.int64).reshape(-1, 2).T
+        return at, partner
+
+    # ------------------------------------------------------------------------------ measuring
+
+    def site(self, site: str) -> None:
+        """Measure and keep what is not kept yet, of every checkpoint at one site."""
+        if all(
+            not self._missing(name, site, unit) for name in self.checkpoints for unit in self.units
+        ):
+            return
+        outliers = self._outliers(site)
+        for name in self.checkpoints:
+            wanted = {unit: self._missing(name, site, unit) for unit in self.units}
+            if any(wanted.values()):
+                for unit, results in self._measured(name, site, wanted, outliers):
+                    shelf = self._shelf(name, site, unit)
+                    shelf.write({**shelf.read(), **results})
+
+    def found(self, checkpoint: str, site: str, unit: Unit) -> dict[str, Result]:
+        """The estimates that are kept, by metric, in the order of a record."""
+        kept = self._shelf(checkpoint, site, unit).read()
+        return {
+            name: kept[name] for name in estimates.METRICS if name in kept and name in self.metrics
+        }
+
+    def _missing(self, checkpoint: str, site: str, unit: Unit) -> frozenset[str]:
+        kept = self._shelf(checkpoint, site, unit).read()
+        return frozenset(n for n in self._metrics(unit) if self.again or n not in kept)
+
+    def _metrics(self, unit: Unit) -> Iterator[str]:
+        known: Mapping[str, object] = estimates.WITHIN
+        if "->" in unit:
+            known = estimates.RETRIEVED
+        elif "-" in unit:
+            known = estimates.BETWEEN
+        return (name for name in known if name in self.metrics)
+
+    def _measured(
+        self,
+        checkpoint: str,
+        site: str,
+        wanted: Mapping[Unit, frozenset[str]],
+        outliers: Mapping[Modality, Outliers],
+    ) -> Iterator[tuple[Unit, dict[str, Result]]]:
+        """One checkpoint at one site; a medium is gone when the next one comes."""
+        states, _ = self.run.states(checkpoint, site, self.pooling)
+        text: Space | None = None
+        for modality in self.modalities:  # text comes first
+            space = self._space(states, modality, outliers)
+            text = space if modality == "text" else text
+            yield modality, estimates.within(space, wanted[modality])
+            if modality in self.media and text is not None:
+                yield from self._crossed(space, text, modality, wanted)
+
+    def _crossed(
+        self, space: Space, text: Space, medium: Modality, wanted: Mapping[Unit, frozenset[str]]
+    ) -> Iterator[tuple[Unit, dict[str, Result]]]:
+        pair, there, back = f"{medium}-text", f"{medium}->text", f"text->{medium}"
+        if not (wanted[pair] or wanted[there] or wanted[back]):
+            return
+        at, partner = self.matched(medium)
+        # Both sides must number their groups alike, so a part of a space is a space of its own.
+        x = space if len(at) == space.n else estimates.take(space, at)
+        y = estimates.take(text, partner)
+        yield pair, estimates.between(x, y, wanted[pair])
+        forth, results = estimates.retrieved(x, y, wanted[there] | wanted[back])
+        yield there, forth
+        yield back, results
+
+    def _space(
+        self, states: NDArray[np.float32], modality: Modality, outliers: Mapping[Modality, Outliers]
+    ) -> Space:
+        index, rows = self.indexes[modality], self.run.plan.rows
+        return estimates.space(
+            states[index],
+            [group_of(rows[i]) for i in index],
+            device=self.device,
+            outliers=outliers[modality],
+        )
+
+    def _outliers(self, site: str) -> Mapping[Modality, Outliers]:
+        """The reference checkpoint's outlier dimensions: what is compared must lose the same."""
+        states, _ = self.run.states(self.checkpoints[0], site, self.pooling)
+        return {m: _outliers(states[index]) for m, index in self.indexes.items()}
+
+    # -------------------------------------------------------------------------------- keeping
+
+    def states_key(self) -> str:
+        """What the states of all checkpoints are, and how they were pooled."""
+        return key_of(self.run.plan_hash, self.pooling, self._seen)
+
+    def _shelf(self, checkpoint: str, site: str, unit: Unit) -> Shelf:
+        name = f"{site}.{unit.replace('->', '-to-')}"
+        return Shelf(self.run.kept() / checkpoint / name, self._key(checkpoint, unit))
+
+    def _key(self, checkpoint: str, unit: Unit) -> str:
+        sides = unit.replace("->", "-").split("-")
+        index = [self._sha(side) for side in sides]
+        seen = {name: self._seen[name] for name in (self.checkpoints[0], checkpoint)}
+        return key_of(self.run.plan_hash, self.pooling, seen, index)
+
+    def _sha(self, modality: str) -> str:
+        index = next(i for m, i in self.indexes.items() if m == modality)
+        return hashlib.sha256(index.tobytes()).hexdigest()
+
+    @cached_property
+    def _seen(self) -> Mapping[str, list[str]]:
+        """By checkpoint, what its states are: what made them, and the hash of every shard."""
+        return {
+            name: [
+                checkpoint_hash(self.run.checkpoint(name)),
+                *(receipt.sha256 for receipt in self.run.receipts(name)),
+            ]
+            for name in self.checkpoints
+        }
+
+
+def units_of(modalities: Sequence[Modality], media: Sequence[Modality]) -> tuple[Unit, ...]:
+    """All of the modalities, then of each medium that shares samples with text its three units."""
+    pairs = [(f"{m}-text", f"{m}->text", f"text->{m}") for m in media]
+    return (*modalities, *(unit for three in pairs for unit in three))
+
+
+def group_of(row: Row) -> str:
+    """The group of a row; one without is a group of its own."""
+    return row.group or row.id
+
+
+def rows_that_fit(memory: float, dim: int) -> int:
+    """How many rows of a modality can be measured in `memory` bytes.
+
+    Of text and of a medium: rows as read, as directions and as deviations, and up to `WHOLE` rows
+    two products and a decomposition of each.
+
+    Raises:
+        UsageError: not even a hundred.
+    """
+    fits = int(memory / (2 * dim * (4 + 8 + 8 + 8)))
+    if fits > WHOLE:
+        fits = max(WHOLE, int((memory - products(WHOLE)) / (2 * dim * (4 + 8 + 8 + 8))))
+    while fits > 1 and need(fits, dim) > memory:
+        fits = int(fits * 0.95)
+    if fits < 100:
+        raise UsageError(
+            f"Expected memory for 100 rows of {dim} columns, got {memory / 2**20:.0f} MiB; "
+            "raise --memory."
+        )
+    return fits
+
+
+def need(rows: int, dim: int) -> float:
+    """Bytes that measuring so many rows of each modality takes, above the interpreter's own."""
+    return (
+        2 * rows * dim * (4 + 8 + 8 + 8) + products(min(rows, WHOLE)) + 6 * 8 * min(rows, dim) ** 2
+    )
+
+
+def products(rows: int) -> float:
+    """Bytes of the products of two spaces, and of the one between them."""
+    return 6 * 8 * rows**2
+
+
+def _outliers(states: NDArray[np.float32]) -> Outliers:
+    """Empty where there are none to leave out; the metric then says why."""
+    try:
+        return Outliers(
+            *(
+                tuple(outlier_dimensions(states, ROGUE, by=by).tolist())
+                for by in ("cosine", "variance")
+            )
+        )
+    except (DegenerateInput, UsageError):
+        return Outliers()
+
+
+def _some(groups: set[str], share: float) -> set[str]:
+    ranked = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return set(ranked[: max(1, int(share * len(ranked)))])
