@@ -27,7 +27,7 @@ from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.estimates import Device, Result
 from geomkit.estimates.kept import key_of
-from geomkit.estimates.survey import Survey, need, rows_that_fit
+from geomkit.estimates.survey import Survey, need, rows_that_fit, units_of
 from geomkit.generative import generative_loss
 from geomkit.headline import headline
 from geomkit.plans import CaptureConfig
@@ -95,11 +95,13 @@ def analyze_run(
     survey = survey_of(run, config, records_of)
     sites = shared_sites(records_of, config.sites)
     probed = tuple(s for s in probes.sites if s in sites) if probes else ()
-    pieces: list[Callable[[], None]] = [functools.partial(survey.site, s) for s in sites]
+    pieces: list[Callable[[], None]] = [
+        functools.partial(survey.site, s, matched=s == SITE) for s in sites
+    ]
     pieces += [functools.partial(_probe, survey, probes, s) for s in probed if probes]
     hands = crew.hands(config.workers, config.memory * GIB, _need(survey))
     crew.work(pieces, hands, "analyze", progress)
-    found = found_at(survey, sites)
+    found = functools.cache(survey.found)
     measurements, differences = _recorded(found, survey, sites, records_of)
     findings = [_findings(survey, probes, s) for s in probed if probes]
     told = joined(findings)
@@ -124,7 +126,7 @@ def analyze_run(
         probe_differences=told.probe_differences,
         skipped=run.skipped(),
         provenance=_provenance(survey, records_of, probes.seed if probes else 0),
-        transfers=transfers_of(found, differences, trained),
+        transfers=_transfers(found, survey, trained) if SITE in sites else (),
         bindings=told.bindings,
         drifts=told.drifts,
     )
@@ -158,18 +160,8 @@ def survey_of(
     )
 
 
-Found = Mapping[tuple[str, str, str], Mapping[str, Result]]
-"""Estimates by metric, of each (checkpoint, site, unit)."""
-
-
-def found_at(survey: Survey, sites: Sequence[str]) -> Found:
-    """Everything that is kept of these sites."""
-    return {
-        (name, site, unit): survey.found(name, site, unit)
-        for site in sites
-        for name in survey.checkpoints
-        for unit in survey.units
-    }
+Found = Callable[[str, str, str], Mapping[str, Result]]
+"""Checkpoint, site, unit -> the estimates by metric."""
 
 
 def stored_analysis(run: Run) -> Analysis | None:
@@ -232,22 +224,26 @@ def joined(findings: Iterable[Findings]) -> Findings:
     return Findings(**{n: tuple(x for part in parts for x in getattr(part, n)) for n in names})
 
 
-def transfers_of(
-    found: Found, differences: Sequence[Difference], trained: Sequence[str]
-) -> tuple[Transfer, ...]:
-    """Of the headline site, each later checkpoint against the first."""
-    known = estimates.METRICS  # and neither losses nor probes, which come with no estimate
-    at = [d for d in differences if d.site == SITE and d.metric in known]
+def paired_changes(
+    found: Found, names: tuple[str, str], site: str, units: Sequence[str]
+) -> Iterator[Change]:
+    """From one checkpoint to another, of every metric of every unit, in the order of a record."""
+    for unit in units:
+        before, after = (found(name, site, unit) for name in names)
+        for metric in before:
+            ends = before[metric], after[metric]
+            yield Change(difference((metric, unit), changed(*ends), names, site), *ends)
+
+
+def _transfers(found: Found, survey: Survey, trained: Sequence[str]) -> tuple[Transfer, ...]:
+    """At the headline site, each later checkpoint against the first."""
+    units = units_of(survey.modalities, survey.media, matched=True)
+    first, *later = survey.checkpoints
     return tuple(
         transfer
-        for after in dict.fromkeys(d.after for d in at)
-        for transfer in transfers((_change(found, d) for d in at if d.after == after), trained)
+        for after in later
+        for transfer in transfers(paired_changes(found, (first, after), SITE, units), trained)
     )
-
-
-def _change(found: Found, d: Difference) -> Change:
-    ends = (found[name, d.site, d.modality][d.metric] for name in (d.before, d.after))
-    return Change(d, *ends)
 
 
 def _recorded(
@@ -259,8 +255,10 @@ def _recorded(
     """Every estimate as a record, and every change against the first checkpoint."""
     measurements = tuple(
         measurement((metric, unit), result, name, site)
-        for (name, site, unit), results in found.items()
-        for metric, result in results.items()
+        for site in sites
+        for name in survey.checkpoints
+        for unit in survey.units
+        for metric, result in found(name, site, unit).items()
     )
     differences = tuple(
         d
@@ -276,9 +274,8 @@ def _changes(
     found: Found, names: tuple[str, str], unit: str, sites: Sequence[str]
 ) -> Iterator[Difference]:
     """Of one unit: metric by metric at all sites, because they share a band."""
-    first = found[names[0], sites[0], unit]
-    for metric in first:
-        ends = {s: [found[name, s, unit][metric] for name in names] for s in sites}
+    for metric in found(names[0], sites[0], unit):
+        ends = {s: [found(name, s, unit)[metric] for name in names] for s in sites}
         moved = {site: changed(*pair) for site, pair in ends.items()}
         band = banded(moved)
         for site, change in moved.items():

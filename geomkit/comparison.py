@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
-from geomkit.analyze import survey_of, trained_on
+from geomkit.analyze import paired_changes, survey_of, trained_on
 from geomkit.compare import (
     DISTANCES,
     HEADLINE,
@@ -32,7 +33,6 @@ from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates import Result
 from geomkit.estimates.survey import units_of
 from geomkit.outcome import reached, sentences
-from geomkit.recorded import changed, difference
 from geomkit.store import Run
 from geomkit.transfer import transfers
 from geomkit.types import MODALITIES, CheckpointRecord, Difference, Row, Status, Transfer
@@ -40,7 +40,10 @@ from geomkit.ways import Change
 from geomkit.words import lacking
 
 Estimates = Callable[[str, str, str], Mapping[str, Result]]
-"""Checkpoint, site, unit (`image`, `image-text`, `image->text`) -> every metric of the unit."""
+"""Checkpoint, site, unit (`image`, `image-text`, `image->text`) -> every metric of the unit.
+
+`text@image` is text in the samples that have an image; without it images are set against all text.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,8 @@ def compare_checkpoints(
     """
     records = _records(run, before, after)
     _require_site(records, site)
-    seen = _trained(
-        records, trained, [m for m in MODALITIES if any(row.modality == m for row in run.plan.rows)]
-    )
-    changes = tuple(_changes(estimates, (before, after), site, units(run.plan.rows)))
+    seen = _trained(records, trained, [unit for unit in units(run.plan.rows) if unit in MODALITIES])
+    changes = tuple(paired_changes(estimates, (before, after), site, units(run.plan.rows)))
     found = transfers(changes, seen)
     return Comparison(
         before,
@@ -121,10 +122,11 @@ UNKNOWN = (
 
 
 def units(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Everything that has metrics: modalities, pairs, and both directions of each."""
+    """Everything that has metrics: modalities, pairs, directions, text in the samples of media."""
     seen = {m: {row.id for row in rows if row.modality == m} for m in MODALITIES}
     present = [m for m in MODALITIES if seen[m]]
-    return units_of(present, [m for m in present if m != "text" and seen[m] & seen["text"]])
+    media = [m for m in present if m != "text" and seen[m] & seen["text"]]
+    return units_of(present, media, matched=True)
 
 
 def _records(run: Run, before: str, after: str) -> tuple[CheckpointRecord, CheckpointRecord]:
@@ -167,20 +169,9 @@ def _trained(
     return tuple(m for m in MODALITIES if m in told)
 
 
-def _changes(
-    estimates: Estimates, names: tuple[str, str], site: str, of: Sequence[str]
-) -> Iterator[Change]:
-    """Every change, in the order in which an analysis records them."""
-    for unit in of:
-        before, after = (estimates(name, site, unit) for name in names)
-        for metric, result in before.items():
-            moved = changed(result, after[metric])
-            record = difference((metric, unit), moved, names, site)
-            yield Change(record, result, after[metric])
-
-
 def _contrasts(changes: Sequence[Change]) -> Iterator[Contrast]:
     """Each change with its p and its status; distances are read with uniformity, as everywhere."""
+    changes = [c for c in changes if "@" not in c.record.modality]
     differences = [c.record for c in changes]
     p = in_families(differences)
     spread = {d.modality: judged(d, p) for d in differences if d.metric == "uniformity"}
@@ -221,13 +212,14 @@ def _sizes(metrics: Sequence[str]) -> str:
 def measured(run: Run) -> Estimates:
     """The estimates of a run: those that are kept, and the others made first, a site at a time."""
     survey = survey_of(run, AnalyzeConfig())
-    made: set[str] = set()
+
+    @cache
+    def make(site: str) -> None:
+        with threadpool_limits(1):
+            survey.site(site, matched=True)
 
     def of(checkpoint: str, site: str, unit: str) -> Mapping[str, Result]:
-        if site not in made:
-            with threadpool_limits(1):
-                survey.site(site)
-            made.add(site)
+        make(site)
         return survey.found(checkpoint, site, unit)
 
     return of

@@ -30,14 +30,17 @@ what training did not see, headline metrics and others apart. The trained one is
 claim of transfer needs both, so its error is bounded by the first. Intervals of ratios are each at
 95 %, not corrected.
 
+The trained modality is measured in the samples of the untrained one (images against their own
+captions) where nearly all of them have both: what differs then is the modality and nothing else,
+neither the content nor the number of rows.
+
 Retrieval and distances between modalities have no counterpart in a trained modality. They are
 members of the families and listed with their change, without a ratio.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from geomkit.compare import (
@@ -52,7 +55,7 @@ from geomkit.compare import (
 )
 from geomkit.errors import DegenerateInput
 from geomkit.types import Difference, Interval, Transfer
-from geomkit.ways import Change, arrived, closed, defined, ratio_of, unfair_reason
+from geomkit.ways import Change, alike, arrived, closed, defined, ratio_of, unfair_reason
 
 FULL = "transferred in full"
 NEARLY = "transferred nearly in full"
@@ -68,6 +71,9 @@ UNMEASURED = "not measured"
 ALONE = {True: "clearly better", False: "clearly worse", None: "no clear change"}
 """Verdicts of what has no counterpart in a trained modality."""
 
+SAME = "in the same samples"
+"""How the note begins where the trained modality is measured in the untrained one's samples."""
+
 CARRIED = (FULL, NEARLY, PART, MORE, SOME)
 NEAR = 0.9
 """With many samples any shortfall is clear; above this it is not worth the word "part"."""
@@ -81,19 +87,32 @@ def transfers(changes: Iterable[Change], trained: Sequence[str]) -> tuple[Transf
 
     Args:
         changes: of every metric, modality, pair and direction; those without a better direction
-            are left out.
+            are left out. Changes of `text@image`, text in the samples that have an image, are what
+            images are set against where nearly all of them have text; else it is all of text.
         trained: modalities that training saw; without any there is no transfer to speak of.
     """
     if not trained:
         return ()
-    judged = [c for c in changes if c.record.better != "neither"]
-    unseen = [c for c in judged if any(m not in trained for m in sides(c.record.modality))]
+    own = {(c.record.metric, c.record.modality): c for c in changes if c.record.better != "neither"}
+    unseen = [c for (_, m), c in own.items() if "@" not in m and not {*sides(m)} <= {*trained}]
     p = in_families([c.record for c in unseen])
-    taught: defaultdict[str, list[Change]] = defaultdict(list)
-    for c in judged:
-        if c.record.modality in trained:
-            taught[c.record.metric].append(c)
-    return tuple(t for c in unseen for t in _of(c, taught[c.record.metric], p.get(key(c.record))))
+    return tuple(
+        transfer
+        for c in unseen
+        for transfer in _of(c, _counterparts(c, own, trained), p.get(key(c.record)))
+    )
+
+
+def _counterparts(
+    change: Change, own: Mapping[tuple[str, str], Change], trained: Sequence[str]
+) -> list[Change]:
+    """The changes of trained modalities in the same metric, on the same samples if may be."""
+    d = change.record
+    found = []
+    for modality in trained:
+        whole, same = (own.get((d.metric, m)) for m in (modality, f"{modality}@{d.modality}"))
+        found.append(same if same and alike(same.record.n, d.n) else whole)
+    return [c for c in found if c]
 
 
 def _of(change: Change, taught: Sequence[Change], p: float | None) -> Iterator[Transfer]:
@@ -117,15 +136,17 @@ def _alone(change: Change, p: float | None) -> Transfer:
 def _against(change: Change, other: Change, p: float | None) -> Transfer:
     """One untrained modality against one trained, in one metric."""
     d, t = change.record, other.record
-    empty = replace(_empty(d, p), trained=t.modality, change_trained=t.value)
-    for flawed in (x for x in (d, t) if _unmeasured(x)):
-        return replace(empty, verdict=UNMEASURED, note=f"{flawed.modality}: {_reason(flawed)}")
+    same = SAME if t.modality != other.name else ""
+    empty = replace(_empty(d, p), trained=other.name, change_trained=t.value, note=same)
+    for flawed in (c for c in (change, other) if _unmeasured(c.record)):
+        reason = _reason(flawed.record)
+        return replace(empty, verdict=UNMEASURED, note=f"{flawed.name}: {reason}")
     taught = _clearly(t, None)
     if not taught:
-        return replace(empty, verdict=NOTHING, note=f"{t.modality}: {ALONE[taught]}")
+        return replace(empty, verdict=NOTHING, note=_joined(same, f"{other.name}: {ALONE[taught]}"))
     unfair = unfair_reason(change, other)
     if unfair:
-        return replace(empty, verdict=_verdict(d, p, None, unfair), note=unfair)
+        return replace(empty, verdict=_verdict(d, p, None, unfair), note=_joined(same, unfair))
     return _filled(empty, change, other)
 
 
@@ -139,14 +160,15 @@ def _filled(empty: Transfer, change: Change, other: Change) -> Transfer:
         gone = closed(change), closed(other)
     except DegenerateInput as reason:
         if arrived(change):
-            return replace(found, verdict=_verdict(d, p, None, str(reason)), note=str(reason))
-        return replace(found, verdict=plain, note=_joined(f"by the change itself: {reason}", flaw))
+            told = _joined(empty.note, str(reason))
+            return replace(found, verdict=_verdict(d, p, None, str(reason)), note=told)
+        told = _joined(empty.note, f"by the change itself: {reason}", flaw)
+        return replace(found, verdict=plain, note=told)
     whole, whole_span, flaw = ratio_of(*gone)
     verdict = _verdict(d, p, whole_span)
-    ways = f"{other.record.modality} went {gone[1].value:.0%} of its way, "
-    ways += f"{d.modality} {gone[0].value:.0%}"
+    ways = f"{other.name} went {gone[1].value:.0%} of its way, {d.modality} {gone[0].value:.0%}"
     starts = f"by the change itself it is {plain!r}; they start at " + listed(
-        [f"{number(defined(c.before).value)} ({c.record.modality})" for c in (other, change)]
+        [f"{number(defined(c.before).value)} ({c.name})" for c in (other, change)]
     )
     return replace(
         found,
@@ -155,7 +177,7 @@ def _filled(empty: Transfer, change: Change, other: Change) -> Transfer:
         closed_ratio=whole,
         closed_interval=whole_span,
         verdict=verdict,
-        note=_joined(ways, "" if plain == verdict else starts, flaw),
+        note=_joined(empty.note, ways, "" if plain == verdict else starts, flaw),
     )
 
 

@@ -15,7 +15,16 @@ from geomkit.statistics import Estimate
 from geomkit.types import Difference, Interval
 
 ANY_COUNT = frozenset(
-    {"mean_cosine", "uniformity", "participation_ratio", "iso_score", "mean_norm_share"}
+    {
+        "mean_cosine",
+        "mean_cosine_ablated",
+        "cosine_contribution",
+        "mean_norm_share",
+        "uniformity",
+        "self_cluster",
+        "participation_ratio",
+        "iso_score",
+    }
 )
 """Metrics whose expectation does not depend on how many rows there are."""
 
@@ -30,6 +39,11 @@ class Change:
     record: Difference
     before: Estimate | DegenerateInput
     after: Estimate | DegenerateInput
+
+    @property
+    def name(self) -> str:
+        """The modality, also of `text@image`."""
+        return self.record.modality.partition("@")[0]
 
     @property
     def moved(self) -> Estimate:
@@ -52,10 +66,10 @@ def closed(change: Change) -> Estimate:
     before, after = defined(change.before), defined(change.after)
     way = 0.0 if before.chance is None else before.chance - before.value
     if before.chance is None or (way > 0) != (change.record.better == "higher"):
-        raise DegenerateInput(f"{change.record.modality} has no reference better than its start")
+        raise DegenerateInput(f"{change.name} has no reference better than its start")
     if arrived(change):
         raise DegenerateInput(
-            f"{change.record.modality} started at {number(before.value)}, where its reference "
+            f"{change.name} started at {number(before.value)}, where its reference "
             f"{number(before.chance)} leaves nothing to gain"
         )
     share = (after.value - before.value) / way
@@ -75,19 +89,20 @@ def arrived(change: Change) -> bool:
 
 def unfair_reason(change: Change, other: Change) -> str:
     """Why the two changes have no common measure; empty when they have one."""
-    metric, names = change.record.metric, (other.record.modality, change.record.modality)
+    metric, names = change.record.metric, (other.name, change.name)
     ends = [defined(c.before) for c in (other, change)]
     references = [e.chance for e in ends]
-    if None not in references and not _alike(*references):  # type: ignore[arg-type]  # no None
+    if None not in references and not alike(*references):  # type: ignore[arg-type]  # no None
         told = [f"{number(r)} ({name})" for r, name in zip(references, names, strict=True)]
         return f"the references differ: {listed(told)}"
-    if metric not in ANY_COUNT and not _alike(ends[0].n, ends[1].n):
+    if metric not in ANY_COUNT and not alike(ends[0].n, ends[1].n):
         told = [f"{e.n} ({name})" for e, name in zip(ends, names, strict=True)]
         return f"it grows with the number of rows, and they differ: {listed(told)}"
     return ""
 
 
-def _alike(a: float, b: float) -> bool:
+def alike(a: float, b: float) -> bool:
+    """Do two references, or two counts, differ by less than matters?"""
     return abs(a - b) <= ALIKE * max(abs(a), abs(b))
 
 

@@ -268,6 +268,37 @@ def test_a_small_run_says_that_nothing_can_be_told(tmp_path, geomkit):
     assert "it transferred" not in out
 
 
+def test_images_are_set_against_their_own_captions(tmp_path):
+    """Captions of sounds open to the full; those of images half as far, and so do the images."""
+    plan = synthetic_plan(60)
+    run = create_run(tmp_path / "run", plan)
+    before, half, wide = (synthetic_states(plan, g) for g in (NARROW, HALF, WIDE))
+    after = np.where(
+        np.array([r.id.startswith("image") for r in plan.rows])[:, None], half, wide
+    ).astype(np.float32)
+    for name, states in (("base", before), ("lco", after)):
+        run.write_checkpoint(synthetic_record(name, 32, TEXT_ONLY if name == "lco" else {}))
+        write_states(run, name, dict.fromkeys(SITES, states))
+    found = compare_checkpoints(run, measured(run), "base", "lco")
+    own = {(t.metric, t.untrained): t for t in found.transfers if t.trained}
+    texts = [r.index for r in plan.rows if r.modality == "text" and r.id.startswith("image")]
+    moved = brute_mean_cosine(half[texts]) - brute_mean_cosine(before[texts])
+    image = own["mean_cosine", "image"]
+    assert image.change_trained == pytest.approx(moved)
+    assert image.ratio == pytest.approx(image.change_untrained / moved)
+    whole = next(c.difference for c in found.contrasts if c.difference.modality == "text")
+    # Of all text, images would seem to fall behind.
+    assert image.change_untrained / whole.value < 0.8 < image.interval.low
+    assert own["effective_rank", "image"].note.startswith("in the same samples")
+    assert all("@" not in c.difference.modality for c in found.contrasts)
+
+
+def brute_mean_cosine(states):
+    u = states.astype(np.float64)
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    return (u @ u.T)[~np.eye(len(u), dtype=bool)].mean()
+
+
 def test_units_are_modalities_pairs_and_both_directions():
     assert units(small_run.plan().rows) == (
         "text",
@@ -275,6 +306,7 @@ def test_units_are_modalities_pairs_and_both_directions():
         "image-text",
         "image->text",
         "text->image",
+        "text@image",
     )
 
 

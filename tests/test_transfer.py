@@ -61,7 +61,7 @@ def changed(before, after, modality="image", metric="mean_cosine", better=None):
         value,
         interval,
         better or BETTER[metric],
-        100,
+        0 if flaws else before.n,
         note,
     )
     return Change(record, before, after)
@@ -310,6 +310,36 @@ def test_each_trained_modality_has_its_own_ratio():
         ("text", "audio", PART),
         ("image", "audio", FULL),
     ]
+
+
+def test_a_modality_is_set_against_the_same_samples_where_these_have_both():
+    """Captions of images go half as far as text does as a whole: images followed their captions."""
+    captions = change("text@image", 0.8, 0.5, seed=4)
+    changes = [TEXT, captions, change("image", 0.8, 0.5, seed=2), change("audio", 0.8, 0.5, seed=3)]
+    found = judged(*changes)
+    told = {m: (t.trained, t.change_trained, t.verdict) for (_, m), t in found.items()}
+    assert told == {
+        "image": ("text", pytest.approx(-0.3), FULL),
+        "audio": ("text", pytest.approx(-0.6), PART),
+    }
+    assert found["mean_cosine", "image"].note.startswith("in the same samples; text went 38% of")
+    assert "same samples" not in found["mean_cosine", "audio"].note
+
+
+def test_a_few_captions_do_not_stand_for_the_whole():
+    captions = change("text@image", 0.8, 0.5, seed=4, n=20)
+    t = judged(TEXT, captions, change("image", 0.8, 0.5, seed=2))["mean_cosine", "image"]
+    assert (t.change_trained, t.verdict) == (pytest.approx(-0.6), PART)
+
+
+def test_the_same_samples_give_metrics_that_grow_with_their_number_a_ratio():
+    metric = "effective_rank"
+    found = judged(
+        change("text", 10, 55, metric=metric, n=1000),
+        change("text@image", 10, 40, metric=metric, n=500, seed=2),
+        change("image", 10, 40, metric=metric, n=500, seed=3),
+    )
+    assert found[metric, "image"].verdict == FULL
 
 
 def test_a_trained_modality_that_was_not_captured_leaves_the_change_alone():

@@ -4,13 +4,16 @@
     survey.site(site)     all units of all checkpoints at one site, kept as they are made
     survey.found(...)     the estimates of one checkpoint, site and unit
 
-A unit names what the rows are of: a modality `image`, a pair `image-text` or a direction
-`image->text`. One checkpoint at one site is in memory at a time, and of it the text and one medium.
+A unit names what the rows are of: a modality `image`, a pair `image-text`, a direction
+`image->text`, or `text@image`, the text of the samples that have an image: a rank or a count of
+neighbours grows with the rows, so what images are set against must be as many. One checkpoint at
+one site is in memory at a time, and of it the text and one medium.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,15 +105,17 @@ class Survey:
 
     # ------------------------------------------------------------------------------ measuring
 
-    def site(self, site: str) -> None:
-        """Measure and keep what is not kept yet, of every checkpoint at one site."""
-        if all(
-            not self._missing(name, site, unit) for name in self.checkpoints for unit in self.units
-        ):
+    def site(self, site: str, *, matched: bool = False) -> None:
+        """Measure and keep what is not kept yet, of every checkpoint at one site.
+
+        With `matched` also the text of the samples that each medium has.
+        """
+        units = units_of(self.modalities, self.media, matched=matched)
+        if not any(self._missing(n, site, unit) for n in self.checkpoints for unit in units):
             return
         outliers = self._outliers(site)
         for name in self.checkpoints:
-            wanted = {unit: self._missing(name, site, unit) for unit in self.units}
+            wanted = {unit: self._missing(name, site, unit) for unit in units}
             if any(wanted.values()):
                 for unit, results in self._measured(name, site, wanted, outliers):
                     shelf = self._shelf(name, site, unit)
@@ -119,9 +124,8 @@ class Survey:
     def found(self, checkpoint: str, site: str, unit: Unit) -> dict[str, Result]:
         """The estimates that are kept, by metric, in the order of a record."""
         kept = self._shelf(checkpoint, site, unit).read()
-        return {
-            name: kept[name] for name in estimates.METRICS if name in kept and name in self.metrics
-        }
+        wanted = (name for name in estimates.METRICS if name in self.metrics)
+        return {name: kept[name] for name in wanted if name in kept}
 
     def _missing(self, checkpoint: str, site: str, unit: Unit) -> frozenset[str]:
         kept = self._shelf(checkpoint, site, unit).read()
@@ -143,10 +147,9 @@ class Survey:
         outliers: Mapping[Modality, Outliers],
     ) -> Iterator[tuple[Unit, dict[str, Result]]]:
         """One checkpoint at one site; a medium is gone when the next one comes."""
-        states, _ = self.run.states(checkpoint, site, self.pooling)
         text: Space | None = None
         for modality in self.modalities:  # text comes first
-            space = self._space(states, modality, outliers)
+            space = self._space(checkpoint, site, modality, outliers)
             text = space if modality == "text" else text
             yield modality, estimates.within(space, wanted[modality])
             if modality in self.media and text is not None:
@@ -156,7 +159,8 @@ class Survey:
         self, space: Space, text: Space, medium: Modality, wanted: Mapping[Unit, frozenset[str]]
     ) -> Iterator[tuple[Unit, dict[str, Result]]]:
         pair, there, back = f"{medium}-text", f"{medium}->text", f"text->{medium}"
-        if not (wanted[pair] or wanted[there] or wanted[back]):
+        same = f"text@{medium}"
+        if not any(wanted.get(unit) for unit in (pair, there, back, same)):
             return
         at, partner = self.matched(medium)
         # Both sides must number their groups alike, so a part of a space is a space of its own.
@@ -166,13 +170,15 @@ class Survey:
         forth, results = estimates.retrieved(x, y, wanted[there] | wanted[back])
         yield there, forth
         yield back, results
+        if same in wanted:
+            yield same, estimates.within(y, wanted[same])
 
     def _space(
-        self, states: NDArray[np.float32], modality: Modality, outliers: Mapping[Modality, Outliers]
+        self, checkpoint: str, site: str, modality: Modality, outliers: Mapping[Modality, Outliers]
     ) -> Space:
         index, rows = self.indexes[modality], self.run.plan.rows
         return estimates.space(
-            states[index],
+            self.run.states(checkpoint, site, self.pooling, index)[0],
             [group_of(rows[i]) for i in index],
             device=self.device,
             outliers=outliers[modality],
@@ -180,8 +186,11 @@ class Survey:
 
     def _outliers(self, site: str) -> Mapping[Modality, Outliers]:
         """The reference checkpoint's outlier dimensions: what is compared must lose the same."""
-        states, _ = self.run.states(self.checkpoints[0], site, self.pooling)
-        return {m: _outliers(states[index]) for m, index in self.indexes.items()}
+        first = self.checkpoints[0]
+        return {
+            m: _outliers(self.run.states(first, site, self.pooling, index)[0])
+            for m, index in self.indexes.items()
+        }
 
     # -------------------------------------------------------------------------------- keeping
 
@@ -194,7 +203,7 @@ class Survey:
         return Shelf(self.run.kept() / checkpoint / name, self._key(checkpoint, unit))
 
     def _key(self, checkpoint: str, unit: Unit) -> str:
-        sides = unit.replace("->", "-").split("-")
+        sides = re.split("->|-|@", unit)
         index = [self._sha(side) for side in sides]
         seen = {name: self._seen[name] for name in (self.checkpoints[0], checkpoint)}
         return key_of(self.run.plan_hash, self.pooling, seen, index)
@@ -215,10 +224,13 @@ class Survey:
         }
 
 
-def units_of(modalities: Sequence[Modality], media: Sequence[Modality]) -> tuple[Unit, ...]:
-    """All of the modalities, then of each medium that shares samples with text its three units."""
+def units_of(
+    modalities: Sequence[Modality], media: Sequence[Modality], *, matched: bool = False
+) -> tuple[Unit, ...]:
+    """All of the modalities, then of each medium that shares samples with text its units."""
     pairs = [(f"{m}-text", f"{m}->text", f"text->{m}") for m in media]
-    return (*modalities, *(unit for three in pairs for unit in three))
+    texts = [f"text@{m}" for m in media if matched]
+    return (*modalities, *(unit for three in pairs for unit in three), *texts)
 
 
 def group_of(row: Row) -> str:

@@ -170,9 +170,15 @@ class Reading:
     # ---------------------------------------------------------------------------------- states
 
     def states(
-        self, checkpoint: str, site: str, pooling: str = "last"
+        self,
+        checkpoint: str,
+        site: str,
+        pooling: str = "last",
+        rows: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """States `(plan rows, dim)` of one site, NaN where not ok, and the ok flags.
+
+        Of some `rows` of the plan, in their order, only shards that hold one of them are read.
 
         Raises:
             StoreError: no such site or pooling, or a shard is missing or damaged.
@@ -184,11 +190,16 @@ class Reading:
                 f"sites: {record.sites}; poolings: {self.plan.poolings}"
             )
         number = record.sites.index(site)
-        states = np.full((len(self.plan.rows), record.dim), np.nan, np.float32)
-        ok = np.zeros(len(self.plan.rows), bool)
+        wanted = np.arange(len(self.plan.rows)) if rows is None else np.asarray(rows)
+        place = np.full(len(self.plan.rows), -1)
+        place[wanted] = np.arange(len(wanted))
+        states = np.full((len(wanted), record.dim), np.nan, np.float32)
+        ok = np.zeros(len(wanted), bool)
         for part in self.parts(checkpoint):
-            states[part.table.index] = part.states(pooling, number)
-            ok[part.table.index] = part.table.ok
+            at = place[part.table.index]
+            if (at >= 0).any():
+                states[at[at >= 0]] = part.states(pooling, number)[at >= 0]
+                ok[at[at >= 0]] = part.table.ok[at >= 0]
         return states, ok
 
     def tokens(self, checkpoint: str, site: str, index: int) -> NDArray[np.float32]:
