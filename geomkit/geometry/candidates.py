@@ -10,6 +10,7 @@ N: a tile at a time, of which only what can still be a candidate is kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,20 +58,16 @@ def candidates_by_distance(x: Rows, k: int) -> Candidates | None:
 def _listed(screen: _Screen, k: int, codes: tuple[Ints, Ints] | None) -> Candidates | None:
     one_set = screen.left is screen.right
     kept = _Kept(len(screen.left), k, 2 * screen.error + TIE)
-    step = math.isqrt(blocks_of.BLOCK_ENTRIES)
-    for rows in _slices(len(screen.left), step):
-        for items in _slices(len(screen.right), step):
-            if one_set and items.start < rows.start:
-                continue  # seen from the other side
-            score = screen.tile(rows, items)
-            if codes is not None:
-                np.copyto(score, -np.inf, where=barred(codes, rows, items))
-            if not kept.take(rows, items, score):
+    for rows, items in tiles(len(screen.left), None if one_set else len(screen.right)):
+        score = screen.tile(rows, items)
+        if codes is not None:
+            np.copyto(score, -np.inf, where=barred(codes, rows, items))
+        if not kept.take(rows, items, score):
+            return None
+        if one_set and items.start > rows.start:
+            turned = screen.turned(rows, items, score)
+            if not kept.take(items, rows, turned):
                 return None
-            if one_set and items.start > rows.start:
-                turned = screen.turned(rows, items, score)
-                if not kept.take(items, rows, turned):
-                    return None
     return kept.candidates()
 
 
@@ -178,5 +175,12 @@ class _Kept:
         self.least[rows] = np.maximum(self.least[rows], cut)
 
 
-def _slices(n: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+def tiles(n: int, items: int | None = None) -> Iterator[tuple[slice, slice]]:
+    """Square tiles of `n` rows by `items`; of one set with itself those below the diagonal are not.
+
+    They are what a tile above says from the other side.
+    """
+    step = math.isqrt(blocks_of.BLOCK_ENTRIES)
+    for row in range(0, n, step):
+        for item in range(row if items is None else 0, items or n, step):
+            yield slice(row, min(row + step, n)), slice(item, min(item + step, items or n))

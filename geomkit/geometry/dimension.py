@@ -147,8 +147,8 @@ def gride(x: Array, *, furthest: int = 64) -> tuple[Scale, ...]:
 def gride_without(x: Near) -> list[tuple[Scale, ...]]:
     """`gride`, whole and then without each fold, `1 + folds` of them, as far as `x` has neighbours.
 
-    `x` is `apart.near_apart` of the rows; with k = 64 it serves `two_nn_without` too. A jackknife of
-    these is 1.7 to 1.8 times too wide, and `Scale.error` narrow, as it takes rows as independent.
+    `x` is `apart.near_apart` of the rows; with k = 64 it serves `two_nn_influence` too. A jackknife
+    of these is 1.7 to 1.8 times too wide, and `Scale.error` narrow: it takes rows as independent.
     """
     return [_gride(x.distances(fold), x.copies) for fold in x.strikes()]
 

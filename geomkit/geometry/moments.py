@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TypeVar
 
-from array_api_compat import array_namespace
-
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import (
     Array,
     all_unit_rows,
     as_rows,
     matched,
+    peak_of,
     require_directions,
     require_matrix,
     row_blocks,
@@ -143,8 +142,7 @@ def row_sums(x: Array | Moments, least: int = 2) -> Sums:
     if isinstance(x, Moments):
         return x.rows.require(least)
     require_matrix(x, least)
-    xp = array_namespace(x)
-    peak = max(float(xp.max(x)), -float(xp.min(x))) or 1.0  # so that no square overflows
+    peak = peak_of(x)  # so that no square overflows
     parts = (sums_of(rows / peak, products=False) for rows in row_blocks(x, least))
     return reduce(Sums.merge, parts).require(least)
 

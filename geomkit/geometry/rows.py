@@ -230,9 +230,15 @@ def require_spread(n: int, within: float, energy: float) -> None:
 
 def _at_unit_peak(x: Array) -> Array:
     """Rows fresh from `as_rows`, overwritten, so that no square overflows or vanishes."""
-    xp = array_namespace(x)
-    x /= max(float(xp.max(x)), -float(xp.min(x))) or 1.0
+    x /= peak_of(x)
     return x
+
+
+def peak_of(x: Array) -> float:
+    """The largest absolute value, or 1 where all are 0."""
+    x = _movable(x)
+    xp = array_namespace(x)
+    return max(float(xp.max(x)), -float(xp.min(x))) or 1.0
 
 
 def _energy(x: Array) -> float:

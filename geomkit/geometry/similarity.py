@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from geomkit.geometry.energies import are_many, energies_of
 from geomkit.geometry.hsic import LEAST, cross_energy, hsic, hsic_without, require_signal
 from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.rows import Array, deviations, matched
@@ -27,13 +28,22 @@ def linear_cka(x: Array, y: Array, *, debiased: bool = True) -> float:
     Reference:
         Kornblith et al. 2019, arXiv:1905.00414; Song et al. 2012 for the U-statistic.
     """
+    own_a, own_b, shared = _energies(x, y, debiased)
+    require_signal(own_a, own_b)
+    return float(shared / (own_a * own_b) ** 0.5)
+
+
+def _energies(x: Array, y: Array, debiased: bool) -> tuple[float, float, float]:
+    """Of each set with itself, and of the two."""
     least = LEAST if debiased else 2
+    if are_many(x, y):
+        many = energies_of(x, y, least=least)
+        of = many.debiased if debiased else many.plug_in
+        return of(0, 0), of(1, 1), of(0, 1)
     a, b = deviations(x, least), deviations(y, least)
     matched(a, b)
     product = hsic if debiased else cross_energy
-    own_a, own_b = product(a, a), product(b, b)
-    require_signal(own_a, own_b)
-    return float(product(a, b) / (own_a * own_b) ** 0.5)
+    return product(a, a), product(b, b), product(a, b)
 
 
 def linear_cka_null(x: Array, y: Array, *, debiased: bool = True) -> NullMoments:

@@ -23,6 +23,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.energies import are_many, energies_of
 from geomkit.geometry.hsic import LEAST, cross_energy, hsic_without, require_signal, unbiased
 from geomkit.geometry.moments import Moments
 from geomkit.geometry.rows import Array, deviations, on_host, scaled
@@ -159,7 +160,11 @@ def exp_entropy(weights: Array, order: float = 1.0) -> float:
 
 def _trace_and_energy(x: Array | Moments, least: int) -> tuple[int, float, float, float]:
     """N, `tr K`, `||K||_F^2` and, from `LEAST` rows on, its unbiased form, of centred rows."""
-    if not isinstance(x, Moments):
+    if not isinstance(x, Moments) and are_many(x):
+        many = energies_of(x, least=least)
+        n, trace = many.n, float(many.lengths[0].sum())
+        energy, own = many.plug_in(0, 0), float(many.lengths[0] @ many.lengths[0])
+    elif not isinstance(x, Moments):
         c = deviations(x, least)
         n, squares = int(c.shape[0]), array_namespace(c).sum(c * c, axis=1)
         energy, own = cross_energy(c, c), float(squares @ squares)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
-from array_api_compat import array_namespace
+import numpy as np
+from array_api_compat import array_namespace, device
+from numpy.typing import NDArray
 from scipy.special import hyp0f1, ive
 
 from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry.candidates import tiles
 from geomkit.geometry.isotropy import cross_mean_cosine, ratio
 from geomkit.geometry.rows import (
     Array,
@@ -16,9 +19,15 @@ from geomkit.geometry.rows import (
     directions,
     matched,
     on_device,
+    on_host,
     same_columns,
     similarity_blocks,
 )
+
+Rows = NDArray[np.float64]
+
+MANY = 2048
+"""Rows beyond which the roundings of float32 products settle, and their time matters."""
 
 
 def uniformity(x: Array, t: float = 2.0, groups: Groups | None = None) -> float:
@@ -94,14 +103,37 @@ def potential_sums(
     u: Array, t: float = 2.0, groups: Groups | None = None, cosines: Array | None = None
 ) -> tuple[Array, Array]:
     """For each unit row, the sum of exp(-t d^2) to rows of other groups, and how many they are."""
-    xp = array_namespace(u)
-    code = on_device(codes(u.shape[0], groups), u)
-    sums, counts = [], []
+    code = codes(u.shape[0], groups)
+    counts = on_device(u.shape[0] - np.bincount(code)[code].astype(np.float64), u)
+    if cosines is None and str(device(u)) == "cpu" and u.shape[0] > MANY:
+        return on_device(_potentials(on_host(u), t, code), u), counts
+    xp, label = array_namespace(u), on_device(code, u)
+    sums = []
     for rows, cosine in similarity_blocks(u, u, cosines):
-        other = xp.astype(code[rows][:, None] != code[None, :], xp.float64)
+        other = xp.astype(label[rows][:, None] != label[None, :], xp.float64)
         sums.append(xp.sum(xp.exp(2 * t * (cosine - 1)) * other, axis=1))
-        counts.append(xp.sum(other, axis=1))
-    return xp.concat(sums), xp.concat(counts)
+    return xp.concat(sums), counts
+
+
+def _potentials(u: Rows, t: float, code: NDArray[np.int64]) -> Rows:
+    """The same sums by float32 products, each pair once, where so many settle their roundings.
+
+    Rows are centred first, so that a product is as small as the distances are; what is added to it
+    and its exponential are in float64.
+    """
+    c = ((u - u.mean(axis=0)) * math.sqrt(2 * t)).astype(np.float32)
+    own = np.einsum("ij,ij->i", c, c, dtype=np.float64) / 2
+    sums = np.zeros(len(u))
+    for rows, items in tiles(len(u)):
+        term = (c[rows] @ c[items].T).astype(np.float64)
+        term -= own[rows, None]
+        term -= own[items]
+        np.exp(term, out=term)
+        np.copyto(term, 0.0, where=code[rows, None] == code[items])
+        sums[rows] += term.sum(axis=1)
+        if items.start > rows.start:
+            sums[items] += term.sum(axis=0)
+    return sums
 
 
 def _require_positive(t: float) -> None:

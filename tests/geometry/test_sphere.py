@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import pdist
 from sklearn.metrics.pairwise import cosine_similarity
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry import alignment, alignment_chance, rows, uniformity, uniformity_floor
+from geomkit.geometry import alignment, alignment_chance, rows, sphere, uniformity, uniformity_floor
 
 
 def brute_uniformity(x: np.ndarray, t: float = 2.0) -> float:
@@ -40,6 +41,25 @@ def test_uniformity_in_blocks(pair_q, monkeypatch):
     whole = uniformity(pair_q[0])
     monkeypatch.setattr(rows, "BLOCK_ENTRIES", 730)
     assert uniformity(pair_q[0]) == pytest.approx(whole, abs=1e-12)
+
+
+def beyond(x: np.ndarray, low: float) -> tuple[float, float]:
+    """Uniformity through float32 products, and over pairs in float64; the error asked for."""
+    return uniformity(x), pytest.approx(brute_uniformity(x), rel=low)
+
+
+@pytest.mark.parametrize("entries", [2**22, 730])
+def test_float32_products_settle(pair_s, massive, entries, monkeypatch):
+    monkeypatch.setattr(sphere, "MANY", 1)
+    monkeypatch.setattr(rows, "BLOCK_ENTRIES", entries)
+    for x in (*pair_s, massive, 1 + 1e-3 * pair_s[0], massive * pair_s[0][:300, :1]):
+        found, wanted = beyond(x[:120], 1e-7)
+        assert found == wanted
+    twice = np.concatenate([pair_s[0][:60]] * 2)
+    groups = [str(i % 60) for i in range(120)]
+    assert uniformity(twice, groups=groups) == pytest.approx(uniformity(twice[:60]), abs=1e-9)
+    ours = uniformity(torch.tensor(pair_s[0]))
+    assert ours == pytest.approx(uniformity(pair_s[0]), abs=1e-12)
 
 
 def test_uniformity_leaves_out_copies():
