@@ -10,7 +10,7 @@ from rich.text import Text
 from geomkit.comparison import Comparison, families
 from geomkit.store import records
 from geomkit.summary import MARK, difference, number
-from geomkit.transfer import NOTHING
+from geomkit.transfer import NOTHING, SAME
 from geomkit.types import Interval
 
 
@@ -61,6 +61,8 @@ def transfer_table(comparison: Comparison) -> Table:
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """What the tables leave out: families, reasons, and the outcome in words."""
     yield families(comparison)
+    if any(t.note.startswith(SAME) for t in comparison.transfers):
+        yield "trained: its change in the samples that both have; the first table is of all rows"
     for t in comparison.transfers:
         if t.trained and t.ratio is None and t.verdict != NOTHING:
             yield f"{t.metric}, {t.untrained}: {t.verdict} ({t.note.rstrip('.')})"

@@ -89,16 +89,22 @@ def arrived(change: Change) -> bool:
 
 def unfair_reason(change: Change, other: Change) -> str:
     """Why the two changes have no common measure; empty when they have one."""
-    metric, names = change.record.metric, (other.name, change.name)
+    names = (other.name, change.name)
     ends = [defined(c.before) for c in (other, change)]
-    references = [e.chance for e in ends]
-    if None not in references and not alike(*references):  # type: ignore[arg-type]  # no None
-        told = [f"{number(r)} ({name})" for r, name in zip(references, names, strict=True)]
+    ways = [e.chance - e.value for e in ends if e.chance is not None]
+    if len(ways) == 2 and not _same_reference(ends[0], ends[1], min(map(abs, ways))):
+        told = [f"{number(e.chance)} ({name})" for e, name in zip(ends, names, strict=True)]
         return f"the references differ: {listed(told)}"
-    if metric not in ANY_COUNT and not alike(ends[0].n, ends[1].n):
+    if change.record.metric not in ANY_COUNT and not alike(ends[0].n, ends[1].n):
         told = [f"{e.n} ({name})" for e, name in zip(ends, names, strict=True)]
-        return f"it grows with the number of rows, and they differ: {listed(told)}"
+        return f"it depends on the number of rows, and they differ: {listed(told)}"
     return ""
+
+
+def _same_reference(one: Estimate, other: Estimate, way: float) -> bool:
+    """Do the references agree, as measured by themselves or by the shorter way to them?"""
+    a, b = one.chance or 0.0, other.chance or 0.0
+    return alike(a, b) or abs(a - b) <= ALIKE * way
 
 
 def alike(a: float, b: float) -> bool:

@@ -223,7 +223,7 @@ def test_a_reference_on_the_worse_side_is_no_reference():
     ("text", "image", "why"),
     [
         ({"chance": 999.0}, {"chance": 499.0}, "references differ: 999 (text) and 499 (image)"),
-        ({"n": 1000}, {"n": 500}, "grows with the number of rows, and they differ: 1000 (text)"),
+        ({"n": 1000}, {"n": 500}, "depends on the number of rows, and they differ: 1000 (text)"),
     ],
 )
 def test_changes_without_a_common_measure_have_no_ratio(after, verdict, text, image, why):
@@ -235,6 +235,16 @@ def test_changes_without_a_common_measure_have_no_ratio(after, verdict, text, im
     assert t.verdict == verdict
     assert (t.ratio, t.closed_ratio) == (None, None)
     assert why in t.note
+
+
+def test_references_that_differ_by_little_of_the_way_are_the_same():
+    """The share of the mean in the energy has 1/n as its reference."""
+    metric = "mean_norm_share"
+    ends = [
+        change(m, 0.8, 0.2, metric=metric, better="lower", chance=1 / n, n=n, seed=n)
+        for m, n in (("text", 1000), ("image", 300))
+    ]
+    assert judged(*ends)[metric, "image"].verdict == FULL
 
 
 def test_a_metric_that_does_not_depend_on_the_count_has_a_ratio_at_any():
