@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import codes
@@ -29,8 +28,7 @@ from geomkit.types import Activations, Difference, Modality, ProbeResult
 from probes.config import ProbeConfig
 from probes.control import shuffled
 from probes.readouts import fit_each, penalty_of
-from probes.split import group_of, held_out_groups
-from probes.tasks import Attribute, Task, attributes_of, bunches, tasks_of
+from probes.tasks import Attribute, Task, bunches, tasks_of
 from probes.transfer import Lens, lens
 
 Direction = tuple[Modality, Modality]
@@ -63,31 +61,6 @@ class Reading:
 
     result: ProbeResult
     accuracy: Estimate | None
-
-
-def probe_run(
-    run: Run, config: ProbeConfig | None = None
-) -> tuple[tuple[ProbeResult, ...], tuple[Difference, ...]]:
-    """Probe every attribute of a run, and compare each checkpoint with the first.
-
-    Raises:
-        UsageError: when a site is asked for that the run does not have.
-    """
-    config = config or ProbeConfig()
-    held_out = held_out_groups(map(group_of, run.plan.rows), config.held_out, config.seed)
-    attributes = attributes_of(run.plan.rows)
-    results: list[ProbeResult] = []
-    differences: list[Difference] = []
-    with threadpool_limits(1):  # many small fits: more threads make them ten times slower
-        for site in probed_sites(run, config.sites):
-            found = [
-                readings(run.views(r.name, site, config.pooling), attributes, held_out, config)
-                for r in run.captured()
-            ]
-            results += [reading.result for of_one in found for reading in of_one]
-            for later in found[1:]:
-                differences += changes(found[0], later)
-    return tuple(results), tuple(differences)
 
 
 def probed_sites(run: Run, wanted: Sequence[str] = ()) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 MAX_JSON_BYTES = 1 << 28  # parsed, it takes some twenty times as much memory
 COLUMNS = (
     "kind", "metric", "checkpoint", "before", "after", "site", "modality", "value", "low", "high",
-    "level", "method", "chance", "better", "n", "reference", "note",
+    "level", "method", "chance", "better", "n", "reference", "note", "predictor",
 )  # fmt: skip
 IDENTITY = (
     "weights_sha", "decoder_sha", "towers_sha", "adapter_sha", "template_sha", "dtype",
@@ -154,11 +154,30 @@ def lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
             "n": d.n, "note": d.note, **_bounds(d.interval),
         }  # fmt: skip
     for p in analysis.probes:
+        probe = {
+            "kind": "probe", "checkpoint": p.checkpoint, "site": p.site,
+            "modality": f"{p.train_on}->{p.test_on}", "better": "higher", "n": p.n_test,
+        }  # fmt: skip
+        yield probe | {
+            "metric": f"probe:{p.attribute}", "value": p.accuracy, "chance": p.guess,
+            "note": p.note, **_bounds(p.interval),
+        }  # fmt: skip
+        beside = {"control": p.control, "ceiling": p.ceiling, "selectivity": p.selectivity}
+        for name, value in beside.items():
+            if value is not None:
+                span = p.selectivity_interval if name == "selectivity" else None
+                yield probe | {"metric": f"{name}:{p.attribute}", "value": value, **_bounds(span)}
+    for b in analysis.bindings:
         yield {
-            "kind": "probe", "metric": f"probe:{p.attribute}", "checkpoint": p.checkpoint,
-            "site": p.site, "modality": f"{p.train_on}->{p.test_on}", "value": p.accuracy,
-            "chance": p.guess, "better": "higher", "n": p.n_test, "note": p.note,
-            **_bounds(p.interval),
+            "kind": "binding", "metric": f"binding:{b.quantity}", "predictor": b.predictor,
+            "before": b.before, "after": b.after, "site": b.site, "modality": b.modality,
+            "value": b.value, "better": "neither", "n": b.n, "note": b.note, **_bounds(b.interval),
+        }  # fmt: skip
+    for w in analysis.drifts:
+        yield {
+            "kind": "drift", "metric": w.metric, "before": w.before, "after": w.after,
+            "site": w.site, "modality": w.modality, "value": w.value, "chance": w.chance,
+            "better": "neither", "n": w.n, "note": w.note, **_bounds(w.interval),
         }  # fmt: skip
 
 

@@ -7,10 +7,11 @@ import pytest
 from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
 
+from geomkit.bindings import judged
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import Estimate, interval
-from geomkit.types import Row
-from probes.binding import QUANTITIES, binding
+from geomkit.types import Activations, Row
+from probes.binding import QUANTITIES, binding, bindings
 from probes.config import ProbeConfig
 from probes.foretold import Moved, errors, foretell, map_of, r2
 from probes.fractions import fraction
@@ -46,6 +47,24 @@ def world(law=LAW, *, scenes=160, noise=0.02, seed=1, apart=0.0):
         change = (before - CONE) @ map_ - 0.7 * CONE + noise * rng.standard_normal(scene.shape)
         sides[modality] = side(modality, before, change + apart * (modality != "text"))
     return sides
+
+
+def records(sides):
+    """The test of a world as a run has it: states in float32, before and after."""
+    ends = [
+        {
+            m: Activations(name, "final_norm", "last", m, getattr(s, end).astype("f4"), s.rows)
+            for m, s in sides.items()
+        }
+        for name, end in (("base", "before"), ("lco", "after"))
+    ]
+    held_out = {row.group for s in sides.values() for row in s.part(s.held_out).rows}
+    return bindings(*ends, held_out)
+
+
+def word(sides):
+    [found] = judged(records(sides))
+    return found.word, found.sentence
 
 
 def values(cells):
@@ -252,6 +271,76 @@ def test_reach_is_the_share_of_media_in_the_axes_of_text():
     assert values(cells["text"])["reach", "text"] > 0.999
     span = cells["image"]["reach", "text"][1]
     assert span.low < 0.75 < span.high
+
+
+# ------------------------------------------------------------------------------------ in words --
+
+
+def test_where_media_obey_the_law_of_text_it_says_so():
+    found, sentence = word(world())
+    assert found == "holds"
+    assert sentence.startswith("Binding of image to text holds at final_norm: R2 of its change is ")
+    for part in ("by the map fitted on text", "by one of its own", "mean change alone", "n 80"):
+        assert part in sentence
+
+
+def test_where_media_obey_another_law_it_says_that_it_does_not_hold():
+    found, sentence = word(world(OTHER))
+    assert found == "does not hold"
+    assert "does not hold at final_norm" in sentence
+    assert "1.00 [1.00, 1.00] by one of its own" in sentence
+
+
+def test_one_linear_law_and_another_shift_is_binding_in_part():
+    found, sentence = word(world(apart=2.0))
+    assert found == "holds in part"
+    assert "1.00 [1.00, 1.00] by the map once the means are given" in sentence
+
+
+def test_half_a_law_is_binding_in_part():
+    mixed = world(0.8 * LAW + 0.5 * OTHER)
+    found = {(b.quantity, b.predictor): b for b in records(mixed) if b.modality == "image"}
+    assert 0 < found["r2", "text"].value < 0.5 * found["r2", "own"].value
+    assert word(mixed)[0] == "holds in part"
+
+
+def test_what_text_itself_does_not_obey_cannot_be_told():
+    sides = world()
+    order = np.random.default_rng(3).permutation(len(sides["text"].rows))
+    dealt = side("text", sides["text"].before, sides["text"].change[order])
+    found, sentence = word(sides | {"text": dealt})
+    assert found == "cannot be told"
+    assert "the map does not foretell held-out text itself" in sentence
+
+
+def test_media_without_a_law_of_their_own_cannot_be_told():
+    sides = world()
+    noise = np.random.default_rng(3).standard_normal(sides["image"].before.shape)
+    found, sentence = word(sides | {"image": side("image", sides["image"].before, noise)})
+    assert found == "cannot be told"
+    assert "no affine map foretells image, not even its own" in sentence
+
+
+def test_nothing_measured_cannot_be_told_and_the_reason_is_given():
+    found, sentence = word(world(scenes=12))
+    assert found == "cannot be told"
+    assert "10 groups to fit a map on, got 6" in sentence
+    shown = records({"image": world()["image"]})
+    [alone] = judged(shown)
+    assert alone.word == "cannot be told"
+    assert "no text rows" in alone.sentence
+
+
+def test_every_site_has_the_shares_of_metrics_with_their_intervals():
+    found = {(b.quantity, b.predictor): b for b in records(world()) if b.modality == "image"}
+    for quantity in ("mean_cosine", "uniformity", "recall@1"):
+        for predictor in ("text", "own", "shift", "text-own", "text-shift"):
+            assert found[quantity, predictor].interval is not None, (quantity, predictor)
+
+
+def test_other_sites_are_judged_by_name():
+    found = records(world())
+    assert list(judged(found, site="block_00")) == []
 
 
 # ---------------------------------------------------------------------------------- fractions --

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from geomkit.drifts import drift_sentences
 from geomkit.errors import DegenerateInput
 from geomkit.geometry import linear_cka, principal_angles
 from geomkit.statistics import interval
@@ -100,6 +101,34 @@ def test_unrelated_states_are_at_chance():
         for s in range(6)
     ]
     assert np.mean([cka.value for cka, _, _ in values]) == pytest.approx(0, abs=0.05)
+
+
+def told(before, after):
+    """What is said of the drift of one modality."""
+    [sentence] = drift_sentences(drift(view(before, "base"), view(after, "lco")))
+    return sentence
+
+
+def test_drift_is_told_in_words():
+    x = states(400)
+    assert "rows kept (CKA 1.00" in told(x, x)
+    assert "axes stayed (overlap 1.00" in told(x, x)
+    turned = np.linalg.qr(np.random.default_rng(1).standard_normal((24, 24)))[0]
+    rotated = told(x, x @ turned)
+    assert "rows kept (CKA 1.00" in rotated
+    assert "axes are others (overlap" in rotated or "axes turned (overlap" in rotated
+    far = told(x, states(400, seed=5)[:, ::-1])
+    assert "rows lost (CKA" in far
+    assert "axes are others" in far
+    between = told(x, x + 1.0 * np.roll(states(400, seed=7), 3, axis=1))
+    assert "rows changed (CKA" in between
+    assert told(x, x).startswith("Drift of text at final_norm, base to lco: ")
+
+
+def test_no_drift_to_tell_has_its_reason():
+    same = told(np.ones((40, 24)), np.ones((40, 24)))
+    assert same.count("cannot be told (") == 2
+    assert list(drift_sentences(drift(view(states(), "a"), view(states(), "b")), "embed")) == []
 
 
 def test_angles_and_their_intervals_run_the_right_way():

@@ -17,16 +17,21 @@ from probes.linear import (
     _majority,
     mark,
     probe,
-    probe_run,
     probed_sites,
 )
 from probes.readouts import fit
 from probes.split import group_of, held_out_groups, is_held_out
+from probes.suite import probe_run as findings_of
 from probes.tasks import Attribute, Task, attributes_of, tasks_of
 from probes.transfer import lens, mean_of, rescale, spread_of
 from tests.synthetic_run import NARROW, WIDE, Geometry, synthetic_plan, write_run
 
-FINAL = ProbeConfig(sites=("final_norm",))
+FINAL = ProbeConfig(sites=("final_norm",), parts=("linear",))
+
+
+def probe_run(run, config):
+    found = findings_of(run, config)
+    return found.probes, found.probe_differences
 
 
 def by_name(results):
@@ -116,7 +121,7 @@ def test_the_same_run_gives_the_same_results(tmp_path):
 
 def test_a_constant_site_has_reasons_and_no_numbers(tmp_path):
     run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=40)
-    results, differences = probe_run(run, ProbeConfig(sites=("embed",)))
+    results, differences = probe_run(run, dataclasses.replace(FINAL, sites=("embed",)))
     assert {r.accuracy for r in results} == {None}
     assert {d.value for d in differences} == {None}
     assert all("states are equal" in x.note for x in (*results, *differences))
@@ -364,7 +369,7 @@ def test_selectivity_has_a_paired_interval(probed):
 @pytest.mark.parametrize("readout", ["multinomial", "ridge"])
 def test_a_run_is_probed_with_either_read_out(tmp_path, readout):
     run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=60)
-    config = ProbeConfig(sites=("final_norm",), readout=readout)
+    config = dataclasses.replace(FINAL, readout=readout)
     found = by_name(probe_run(run, config)[0])
     assert found["colour", "text", "image", "lco"].accuracy == 1.0
     assert all(r.penalty for r in found.values())

@@ -8,9 +8,9 @@ import pytest
 
 from geomkit.errors import StoreError, UsageError
 from geomkit.store.run import Run
-from probes import linear
+from geomkit.types import Findings
 from probes.config import PARTS, ProbeConfig
-from probes.suite import Findings, merged, probe_run, probe_site
+from probes.suite import merged, probe_run, probe_site
 from tests.synthetic_run import NARROW, WIDE, Geometry, write_run
 
 SITES = ("block_01", "final_norm")
@@ -97,10 +97,6 @@ def test_one_checkpoint_has_values_and_nothing_to_compare(tmp_path):
     assert found.measurements
     compared = found.probe_differences, found.differences, found.bindings, found.drifts
     assert compared == ((), (), (), ())
-
-
-def test_linear_probes_are_those_of_the_stage(run, found):
-    assert (found.probes, found.probe_differences) == linear.probe_run(run, QUICK)
 
 
 def test_nothing_is_merged_to_nothing():

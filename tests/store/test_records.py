@@ -10,11 +10,13 @@ import pytest
 
 from geomkit.errors import StoreError
 from geomkit.store import create_run
-from geomkit.store.records import checkpoint_hash, from_json, to_csv, to_json
+from geomkit.store.records import checkpoint_hash, from_json, lines, to_csv, to_json
 from geomkit.types import (
     Analysis,
+    Binding,
     CheckpointRecord,
     Difference,
+    Drift,
     Interval,
     Measurement,
     ProbeResult,
@@ -86,10 +88,47 @@ def test_numpy_scalars_are_numbers(tmp_path: Path) -> None:
 
 def test_the_table_has_one_line_a_number() -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(analysis()).decode())))
-    assert [line["kind"] for line in lines] == ["measurement"] * 2 + ["difference", "probe"]
+    kinds = [line["kind"] for line in lines]
+    assert kinds == ["measurement"] * 2 + ["difference", "probe"] + ["probe"] * 2
     assert lines[0]["value"] == "-0.25"  # a negative number is no formula
     assert lines[1]["value"] == ""
     assert lines[3]["modality"] == "text->image"
+
+
+def test_beside_a_probe_stand_its_control_its_ceiling_and_its_selectivity() -> None:
+    span = Interval(0.1, 0.3, 0.95, "m")
+    given = analysis()
+    probe = dataclasses.replace(given.probes[0], ceiling=0.9, selectivity_interval=span)
+    rows = list(lines(dataclasses.replace(given, probes=(probe,))))[3:]
+    assert {row["metric"]: row["value"] for row in rows} == {
+        "probe:colour": 0.5,
+        "control:colour": 0.26,
+        "ceiling:colour": 0.9,
+        "selectivity:colour": 0.24,
+    }
+    assert (rows[3]["low"], rows[3]["high"]) == (0.1, 0.3)
+    assert "low" not in rows[1]
+
+
+def test_bindings_and_drifts_are_lines_of_the_table() -> None:
+    span = Interval(0.1, 0.3, 0.95, "m")
+    ends = ("base", "lco", "final_norm", "image")
+    bindings = (
+        Binding(*ends, "r2", "text", 0.2, span, 40, 41),
+        Binding(*ends, "r2", "text-own", -0.6, span, 40, 41),
+        Binding(*ends, "recall@1", "text", None, None, 40, 41, "no clear change"),
+    )
+    drifts = (Drift("drift_cka", *ends, 0.9, span, 0.0, 41),)
+    given = dataclasses.replace(analysis(), bindings=bindings, drifts=drifts)
+    rows = list(csv.DictReader(io.StringIO(to_csv(given).decode())))[-4:]
+    assert [row["kind"] for row in rows] == ["binding"] * 3 + ["drift"]
+    assert [row["metric"] for row in rows] == [
+        "binding:r2", "binding:r2", "binding:recall@1", "drift_cka",
+    ]  # fmt: skip
+    assert [row["predictor"] for row in rows] == ["text", "text-own", "text", ""]
+    assert [row["value"] for row in rows] == ["0.2", "-0.6", "", "0.9"]
+    assert (rows[2]["note"], rows[3]["chance"]) == ("no clear change", "0.0")
+    assert all((row["before"], row["after"]) == ("base", "lco") for row in rows)
 
 
 @pytest.mark.parametrize("note", ["=cmd|x", "+1", "-1+2", "@SUM(A1)", "\t=1", "  =1", "\r=1"])
