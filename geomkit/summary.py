@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from geomkit.bindings import judged
+from geomkit.drifts import drift_sentences
 from geomkit.sites import described
 from geomkit.types import Analysis, Difference, Measurement, Plan, Status
 from geomkit.words import counted, lacking
@@ -53,6 +55,13 @@ def probe_lines(analysis: Analysis) -> Iterator[str]:
     for verdict in analysis.verdicts:
         if verdict.metric == "probe":
             yield f"{MARK[verdict.status][0]}  {verdict.sentence}"
+
+
+def binding_lines(analysis: Analysis) -> Iterator[str]:
+    """Does text foretell what media underwent, and how far did all move: of the last checkpoint."""
+    last = analysis.checkpoints[-1:]
+    yield from (j.sentence for j in judged(b for b in analysis.bindings if b.after in last))
+    yield from drift_sentences(d for d in analysis.drifts if d.after in last)
 
 
 def _numbers(analysis: Analysis, metric: str, modality: str) -> tuple[str, str, str, str]:
