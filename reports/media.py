@@ -30,17 +30,20 @@ PICTURES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
 class Media:
     """Embedded previews by plan index; `left_out` counts those that were not embedded."""
 
-    sheet: str  # base64 WebP; empty without thumbnails
+    sheet: str  # base64 WebP, in the page's style; empty without thumbnails
     thumbnails: Mapping[int, int]  # plan index -> cell
     sounds: Mapping[int, str]  # plan index -> base64 WAV
     left_out: int
 
+    @property
+    def columns(self) -> int:
+        """Cells in a line of the sheet."""
+        return max(1, min(COLUMNS, len(self.thumbnails)))
+
     def payload(self) -> dict[str, Any]:
         """What the page's script reads."""
         return {
-            "sheet": self.sheet,
-            "side": THUMBNAIL,
-            "columns": COLUMNS,
+            "columns": self.columns,
             "thumbnails": {str(i): cell for i, cell in self.thumbnails.items()},
             "sounds": {str(i): sound for i, sound in self.sounds.items()},
         }

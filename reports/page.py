@@ -20,6 +20,7 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from geomkit.errors import GeomkitError, UsageError
+from geomkit.pictures.records import Album
 from geomkit.projection import Projection
 from geomkit.types import MODALITIES, Analysis, Row
 from reports import (
@@ -41,7 +42,8 @@ from reports.book import HEAD, Book
 from reports.mapping import Shown
 
 SCHEMA = "geomkit-report/1"
-SCRIPTS = ("page.js", "layers.js", "map.js")
+MAP_SCRIPTS = ("colours.js", "painters.js", "scatter.js", "card.js", "map.js")
+SCRIPTS = ("page.js", "layers.js", *MAP_SCRIPTS)
 STYLES = ("style.css", "layers.css", "map.css")
 SKIPPED_SHOWN = 50
 BY = ("text", "own", "shift", "turned", "shuffled")
@@ -61,17 +63,21 @@ def write_report(
     out: Path,
     *,
     embed_media: bool = False,
+    album: Album | None = None,
+    webgl: bool = False,
 ) -> Path:
     """Write the page to `out` and its numbers beside it, as `.json`; give back `out`.
 
-    Media are embedded only on request: samples may be private or licensed.
+    Media are embedded only on request: samples may be private or licensed. An `album` brings
+    neighbours, pairs and spectra; `webgl` draws the map with it where the browser has it.
 
     Raises:
         UsageError: `out` is a folder.
         GeomkitError: a number is not finite, the page would be above 25 MB, or the file beside
             it is some other JSON.
     """
-    report = Report.of(analysis, projection, rows, media, embed_media=embed_media)
+    shown = shown_of(projection, rows, album, webgl=webgl)
+    report = Report.of(analysis, shown, rows, media, embed_media=embed_media)
     if out.is_dir():
         raise UsageError(f"Expected a file to write the report to, got the folder {out}.")
     beside = out.with_suffix(".json")
@@ -110,24 +116,14 @@ class Report:
     def of(
         cls,
         analysis: Analysis,
-        projection: Projection | None,
+        shown: Shown | None,
         rows: Sequence[Row],
         previews: Mapping[tuple[str, str], Path],
         *,
         embed_media: bool,
     ) -> Report:
-        """Gather what is shown; media only of rows on the map."""
-        by_index = {row.index: row for row in rows}
-        shown = None
-        if projection is not None:
-            missing = [i for i in projection.rows if i not in by_index]
-            if missing:
-                raise GeomkitError(
-                    f"Expected the rows of the projected run, got rows without index {missing[0]}: "
-                    "pass the rows of the run's plan."
-                )
-            shown = Shown(projection, tuple(by_index[i] for i in projection.rows))
-        visible = shown.rows if shown else tuple(rows)
+        """Gather what is shown; media only of rows on the map, those of the gallery first."""
+        visible = shown.by_need if shown else tuple(rows)
         own = media.embed(visible, previews) if embed_media else media.NOTHING
         counts = {m: sum(row.modality == m for row in rows) for m in MODALITIES}
         return cls(Book(analysis), shown, own, {m: n for m, n in counts.items() if n})
@@ -244,6 +240,7 @@ class Report:
         script = "".join(asset(name) for name in SCRIPTS)
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         data, plotly = payload.packed(self.data().encode()), payload.packed_plotly()
+        points = self.shown.points if self.shown else ""
         page = (
             environment()
             .get_template("page.html")
@@ -253,6 +250,7 @@ class Report:
                 style=own("".join(map(asset, STYLES))),
                 script=own(script),
                 data=data,
+                points=points,
                 plotly=plotly,
             )
         )
@@ -261,8 +259,11 @@ class Report:
             {
                 "plotly": len(plotly),
                 "media": sheet + sounds,
-                "data": max(0, len(data) - sheet - sounds),
-                "text and drawings": len(page.encode()) - len(plotly) - len(data),
+                "map": len(points),
+                "data": max(0, len(data) - sounds),
+                "text and drawings": len(page.encode())
+                - sum(map(len, (plotly, data, points)))
+                - sheet,
             }
         )
         return page
@@ -306,6 +307,26 @@ class Report:
             "forest_size": lambda p: f"{static.FOREST_WIDTH} / {static.forest_height(p)}",
             "layer_size": "{} / {}".format(*static.LAYER_SIZE),
         }
+
+
+def shown_of(
+    projection: Projection | None, rows: Sequence[Row], album: Album | None, *, webgl: bool
+) -> Shown | None:
+    """The map's rows, found among the plan's.
+
+    Raises:
+        GeomkitError: they are the rows of another run.
+    """
+    if projection is None:
+        return None
+    by_index = {row.index: row for row in rows}
+    missing = [i for i in projection.rows if i not in by_index]
+    if missing:
+        raise GeomkitError(
+            f"Expected the rows of the projected run, got rows without index {missing[0]}: "
+            "pass the rows of the run's plan."
+        )
+    return Shown(projection, tuple(by_index[i] for i in projection.rows), album, webgl)
 
 
 def asset(name: str) -> str:

@@ -1,223 +1,336 @@
 
-/* ---- the map: two panels, one state ---- */
+/* ---- the map: panels that share a state ---- */
 
-const SHAPES = { text: "circle", image: "diamond", audio: "square", video: "triangle-up" };
-const HUES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b3a100", "#868f99"];
-const OTHER = HUES.length - 1;
 const PAGE = 10;
+const STEP = 900; // milliseconds a layer while it plays
+const GLIDE = 450; // of which the marks move
 
-/** uint16 pairs -> [[x...], [y...]] in [-1, 1]. */
-function points(text) {
-  const raw = bytes(text);
-  const view = new DataView(raw.buffer);
-  const at = (i) => view.getUint16(i * 2, true) / 32767.5 - 1;
-  const count = raw.length / 4;
-  return [Float32Array.from({ length: count }, (_, i) => at(2 * i)), Float32Array.from({ length: count }, (_, i) => at(2 * i + 1))];
+/** The arrays of the page by name, as their bytes say. */
+function readArrays(index, buffer) {
+  const raw = new Uint8Array(buffer);
+  return Object.fromEntries(
+    Object.entries(index).map(([name, { at, bytes: width, shape }]) => {
+      const count = shape.reduce((a, b) => a * b, 1);
+      if (width === 1) return [name, raw.subarray(at, at + count)];
+      return [name, Uint16Array.from({ length: count }, (_, i) => raw[at + i] | (raw[at + count + i] << 8))];
+    }),
+  );
+}
+
+async function unpackBytes(id) {
+  const packed = new Blob([bytes($(id).textContent)]).stream();
+  return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
 async function startMap(map, media) {
   const places = [...document.querySelectorAll("[data-map]")];
   if (!places.length) return;
-  const { rows } = map;
-  const kinds = Object.keys(SHAPES).filter((kind) => rows.some((row) => row.modality === kind));
-  const groups = kinds.map((kind) => rows.flatMap((row, i) => (row.modality === kind ? [i] : [])));
-  const partners = Map.groupBy ? Map.groupBy(rows.keys(), (i) => rows[i].id) : groupRows(rows);
-  const sheet = media.sheet ? await createImageBitmap(new Blob([bytes(media.sheet)], { type: "image/webp" })) : null;
-  const coarse = matchMedia("(pointer: coarse)").matches;
+  const arrays = readArrays(map.arrays, await unpackBytes("marks"));
+  const checkpoints = map.checkpoints.length;
+  const count = map.rows.index.length;
+  const all = Array.from({ length: count }, (_, i) => i);
+  const rows = {
+    index: map.rows.index,
+    kinds: Uint8Array.from(map.rows.modality),
+    kind: (i) => KINDS[map.rows.modality[i]],
+    sample: (i) => map.samples[map.rows.sample[i]],
+  };
+  const NOWHERE = 0xffff;
+  const present = KINDS.filter((_, k) => map.rows.modality.includes(k));
+  const families = map.samples.map(() => []);
+  for (const i of all) families[map.rows.sample[i]].push(i);
+  const radius = count > 2400 ? 3 : count > 900 ? 3.4 : 4.2;
+  // A fixed order without pattern: no modality lies on top of the others.
+  const order = [...all].sort((a, b) => ((a * 2654435761) >>> 0) - ((b * 2654435761) >>> 0));
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
   const state = {
-    layer: map.sites.length - 1,
-    shown: new Set(kinds),
+    site: map.sites.length - 1,
+    method: "pca",
+    sides: places.map((_, panel) => (panel ? map.right : map.left)),
     by: "modality",
+    shown: new Set(present),
     selected: null, // a set of rows, or null for all
+    only: null, // the label value that the legend singles out
     kept: null, // the row in the card
     page: 0,
+    camera: { x: 0, y: 0, zoom: 1 },
+    tool: matchMedia("(pointer: coarse)").matches ? "point" : "lasso",
   };
-  while (state.layer > 0 && !map.sites[state.layer].points.length) state.layer -= 1;
-  const drawn = new Map(); // "layer panel" -> coordinates
+  while (state.site > 0 && map.sites[state.site].pca === null) state.site -= 1;
 
-  function coordinates(panel) {
-    const key = `${state.layer} ${panel}`;
-    if (!drawn.has(key)) drawn.set(key, points(map.sites[state.layer].points[panel]));
-    return drawn.get(key);
+  /* -- what the arrays say -- */
+
+  const cache = new Map();
+
+  /** [xs, ys] in [-1, 1] of a side at a site; null where there is no map. */
+  function coordinates(side, site = state.site) {
+    const at = map.sites[site][state.method];
+    if (at === null || at === undefined) return null;
+    const key = `${state.method} ${at} ${state.sides[side]}`;
+    if (!cache.has(key)) {
+      const from = (at * checkpoints + state.sides[side]) * 2 * count;
+      const read = (start) => Float32Array.from({ length: count }, (_, i) => (arrays[state.method][start + i] / map.levels.pca) * 2 - 1);
+      cache.set(key, [read(from), read(from + count)]);
+    }
+    return cache.get(key);
   }
 
-  function announce(text) {
-    $("said").textContent = text;
+  /** A row's cosine to its partner as a share of the site's range; null without one. */
+  function share(i, side, site = state.site) {
+    const at = map.sites[site].pca;
+    const step = arrays.cosine && at !== null ? arrays.cosine[(at * checkpoints + state.sides[side]) * count + i] : 0;
+    return step ? (step - 1) / map.levels.cosine : null;
   }
+
+  function cosine(i, side, site = state.site) {
+    const part = share(i, side, site);
+    const [low, high] = map.sites[site].cosine ?? [0, 0];
+    return part === null ? null : low + part * (high - low);
+  }
+
+  /** The site whose neighbours the page holds: this one, or the nearest that has them. */
+  function nearSite() {
+    const held = map.sites.map((site, i) => i).filter((i) => typeof map.sites[i].near === "number");
+    held.sort((a, b) => Math.abs(a - state.site) - Math.abs(b - state.site) || b - a);
+    return held.length ? held[0] : null;
+  }
+
+  function listed(name, i, side, site) {
+    const [, , , k] = map.arrays[name].shape;
+    const from = ((map.sites[site].near * checkpoints + state.sides[side]) * count + i) * k;
+    return [...arrays[name].subarray(from, from + k)].filter((j) => j !== NOWHERE);
+  }
+
+  function rank(i, side, site) {
+    const place = arrays.rank[(map.sites[site].near * checkpoints + state.sides[side]) * count + i];
+    return place === NOWHERE ? null : place;
+  }
+
+  const partnerOf = (i) => (arrays.partner && arrays.partner[i] !== NOWHERE ? arrays.partner[i] : null);
+  const names = () => (places.length > 1 ? state.sides.map((c) => map.checkpoints[c]) : [map.checkpoints[state.sides[0]]]);
+
+  /** Nearest rows of both sides for the card. */
+  function near(i) {
+    const site = nearSite();
+    if (site === null) return null;
+    const both = (name) => places.map((_, side) => listed(name, i, side, site));
+    const mate = partnerOf(i);
+    const kinds = { own: rows.kind(i), across: mate === null ? null : rows.kind(mate) };
+    const groups = Object.entries(kinds).filter(([, kind]) => kind).map(([name, kind]) => {
+      const [left, right] = both(name);
+      return { title: `Nearest ${kind}`, left, right, k: left.length };
+    });
+    const shown = present.map((kind) => `${all.filter((j) => rows.kind(j) === kind).length} ${kind}`);
+    const elsewhere = site === state.site ? "" : " (those of this site are not in the file)";
+    return {
+      groups, site: map.sites[site].title, names: places.length > 1 ? names() : [names()[0]],
+      note: `By cosine in the full space at the ${map.sites[site].title}${elsewhere}, among the ${shown.join(", ")} shown.`,
+    };
+  }
+
+  /** How near a row's other view is, in words. */
+  function partner(i) {
+    const mate = partnerOf(i);
+    if (mate === null) return "";
+    const site = nearSite();
+    const total = all.filter((j) => rows.kind(j) === rows.kind(mate)).length;
+    const said = places.map((_, side) => {
+      const own = cosine(i, side);
+      const place = site === state.site ? rank(i, side, site) : null;
+      return [own === null ? "" : `cosine ${decimal(own)}`, place === null ? "" : `${ordinal(place)} nearest of ${total}`].filter(Boolean).join(", ");
+    });
+    if (!said[0]) return "";
+    return `Its ${rows.kind(mate)}: ${said.join(" \u2192 ")}.`;
+  }
+
+  const world = { rows, media, near, partner, keep: (i) => keep(i), views: (i) => families[map.rows.sample[i]].filter((j) => j !== i) };
+  const { showCard, showNear } = makeCard(world);
+  const announce = (text) => { $("said").textContent = text; };
+  const told = (i) => `${rows.kind(i)}: ${rows.sample(i).caption || rows.sample(i).id}`;
 
   /* -- colours -- */
 
   /** The row's value of the chosen label; undefined when it has none. */
-  function valueOf(row) {
+  function valueOf(i) {
     const [source, name] = state.by.split(/:(.*)/s);
-    return Object.hasOwn(row[source] ?? {}, name) ? row[source][name] : undefined;
+    const own = rows.sample(i)[source];
+    return own && Object.hasOwn(own, name) ? own[name] : undefined;
   }
 
-  /** Values of the chosen label, commonest first, each with a hue; the rest share one. */
-  function palette() {
+  /** Values of the chosen label, commonest first. */
+  function values() {
     const counts = new Map();
-    for (const value of rows.map(valueOf)) {
+    for (const i of all) {
+      const value = valueOf(i);
       if (value !== undefined) counts.set(value, (counts.get(value) ?? 0) + 1);
     }
-    const names = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
-    return new Map(names.map((name, i) => [name, HUES[Math.min(i, OTHER)]]));
+    return [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
   }
 
-  function showLegend(hues) {
+  /** What every row wears on a side: inks and rings. */
+  function dress(side) {
+    const rings = new Uint8Array(count);
+    const pale = colour("grid");
+    if (state.by === "modality") {
+      const own = KINDS.map(colour);
+      return { inks: all.map((i) => own[rows.kinds[i]]), rings };
+    }
+    if (state.by === "cosine") {
+      const ramp = rampColours(64);
+      return {
+        inks: all.map((i) => {
+          const part = share(i, side);
+          return part === null ? pale : ramp[Math.round(part * 63)];
+        }),
+        rings,
+      };
+    }
+    const theme = isDark() ? "dark" : "light";
+    const worn = labelPalette(values());
+    const inks = all.map((i) => {
+      const own = worn.get(valueOf(i));
+      if (own?.ring) rings[i] = 1;
+      return own ? own[theme] : pale;
+    });
+    return { inks, rings };
+  }
+
+  function showLegend() {
+    const legend = $("map-legend");
+    legend.hidden = state.by === "modality"; // the toggles wear the colours already
     const items = [];
-    $("map-legend").hidden = state.by === "modality"; // the toggles wear the colours already
-    if (state.by !== "modality") {
-      const named = [...hues].slice(0, hues.size > HUES.length ? OTHER : HUES.length);
-      if (hues.size > HUES.length) named.push([`${hues.size - OTHER} others`, HUES[OTHER]]);
-      for (const [name, hue] of named) {
-        const item = make("li", name);
-        const swatch = make("span", "", { class: "swatch m-text", "aria-hidden": "true" });
-        swatch.style.background = hue;
-        item.prepend(swatch);
+    if (state.by === "cosine") {
+      const [low, high] = map.sites[state.site].cosine ?? [0, 0];
+      const bar = make("span", "", { class: "ramp", "aria-hidden": "true" });
+      bar.style.background = `linear-gradient(to right, ${rampColours(9).join(", ")})`;
+      const item = make("li", `${decimal(low)} `);
+      item.append(bar, ` ${decimal(high)}: cosine to the sample's other view, in the full space, on one scale for both panels`);
+      items.push(item);
+    } else if (state.by !== "modality") {
+      const theme = isDark() ? "dark" : "light";
+      const worn = [...labelPalette(values())];
+      const named = worn.filter(([, own]) => own !== OTHER);
+      for (const [name, own] of named) {
+        const item = make("li");
+        const button = make("button", name, { type: "button", class: "value", "aria-pressed": String(state.only === name) });
+        const swatch = make("span", "", { class: own.ring ? "swatch chip-swatch ringed" : "swatch chip-swatch", "aria-hidden": "true" });
+        swatch.style.background = own[theme];
+        button.prepend(swatch);
+        button.addEventListener("click", () => {
+          state.only = state.only === name ? null : name;
+          announce(state.only === null ? "All values." : `Only ${name}.`);
+          showLegend();
+          show();
+          [...legend.querySelectorAll("button")].find((b) => b.textContent === name)?.focus();
+        });
+        item.append(button);
         items.push(item);
       }
-      items.push(make("li", "pale: has no such label; the shape tells the modality"));
+      if (named.length < worn.length) items.push(make("li", `grey: ${worn.length - named.length} other values`));
+      items.push(make("li", "pale: no such label; shapes tell modalities", { class: "soft" }));
     }
-    $("map-legend").replaceChildren(...items);
+    legend.replaceChildren(...items);
   }
 
   /* -- panels -- */
 
-  function trace(kind, members, xs, ys, hues) {
-    const chosen = state.selected;
-    return {
-      type: "scatter",
-      mode: "markers",
-      name: kind,
-      visible: state.shown.has(kind),
-      x: members.map((i) => xs[i]),
-      y: members.map((i) => ys[i]),
-      customdata: members,
-      hoverinfo: "none",
-      marker: {
-        symbol: SHAPES[kind],
-        size: rows.length > 900 ? 6 : 8,
-        opacity: 0.75,
-        color: state.by === "modality" ? `@${kind}` : members.map((i) => hues.get(valueOf(rows[i])) ?? colour("grid")),
-        line: { width: 0.5, color: "@panel" },
-      },
-      selected: { marker: { opacity: 0.95 } },
-      unselected: { marker: { opacity: 0.08 } },
-      ...(chosen ? { selectedpoints: members.flatMap((i, at) => (chosen.has(i) ? [at] : [])) } : {}),
-    };
-  }
+  const hooks = {
+    camera: () => state.camera,
+    tool: () => state.tool,
+    hover: (i) => (i === null ? showCard(state.kept, true) : showCard(i, i === state.kept)),
+    say: (i) => announce(told(i)),
+    pick: (i) => { if (i !== null) keep(i); },
+    select(found, added) {
+      if (found.length) select(new Set(added && state.selected ? [...state.selected, ...found] : found));
+    },
+    clear() {
+      if (state.selected) select(null);
+      if (state.kept !== null) keep(null);
+    },
+    look(camera) {
+      const free = 1 - 1 / camera.zoom;
+      state.camera = { zoom: camera.zoom, x: Math.max(-free, Math.min(free, camera.x)), y: Math.max(-free, Math.min(free, camera.y)) };
+      if (state.camera.zoom === 1) state.camera.x = state.camera.y = 0;
+      for (const panel of panels) panel.repaint();
+    },
+  };
+  const panels = places.map((place, side) =>
+    makeScatter(place, `Map of ${map.checkpoints[state.sides[side]]}: arrow keys go from sample to sample, Enter keeps one, Escape lets go`, map.webgl, hooks));
 
-  /** Rings around the kept sample and its views in other modalities, joined by a line. */
-  function rings(xs, ys) {
-    if (state.kept === null) return [];
-    const views = partners.get(rows[state.kept].id).filter((i) => state.shown.has(rows[i].modality));
-    const joined = [state.kept, ...views.filter((i) => i !== state.kept)].flatMap((i) => [state.kept, i]);
-    return [{
-      type: "scatter",
-      mode: "lines+markers",
-      x: joined.map((i) => xs[i]),
-      y: joined.map((i) => ys[i]),
-      hoverinfo: "skip",
-      line: { color: "@ink", width: 1.5, dash: "dot" },
-      marker: { symbol: "circle-open", size: 16, color: "@ink", line: { width: 2, color: "@ink" } },
-    }];
-  }
-
-  function panelFigure(panel) {
-    const hues = palette();
-    const empty = !map.sites[state.layer].points.length;
-    const [xs, ys] = empty ? [[], []] : coordinates(panel);
-    const edge = { range: [-1.06, 1.06], visible: false, fixedrange: coarse };
-    return {
-      data: empty ? [] : [...kinds.map((kind, k) => trace(kind, groups[k], xs, ys, hues)), ...rings(xs, ys)],
-      layout: {
-        paper_bgcolor: "rgba(0,0,0,0)",
-        plot_bgcolor: "rgba(0,0,0,0)",
-        font: { size: 12, color: "@soft" },
-        margin: { l: 2, r: 2, t: 2, b: 2 },
-        xaxis: { ...edge },
-        yaxis: { ...edge },
-        showlegend: false,
-        hovermode: "closest",
-        hoverdistance: 12,
-        dragmode: coarse ? false : "lasso",
-        uirevision: "map",
-        selectionrevision: String(state.selected ? state.selected.size : 0),
-        annotations: empty ? [{ text: "no map at this site", showarrow: false, x: 0, y: 0, font: { size: 13 } }] : [],
-        newselection: { line: { color: "@ink", width: 1.2, dash: "dot" } },
-        modebar: { bgcolor: "rgba(0,0,0,0)", color: "@faint", activecolor: "@ink" },
-      },
-    };
-  }
-
-  const config = { ...CONFIG, doubleClick: "reset", modeBarButtonsToRemove: ["autoScale2d", "zoomIn2d", "zoomOut2d", "select2d"] };
-  const show = () => Promise.all(places.map((place, panel) => draw(place, panelFigure(panel), config)));
-
-  /* -- the card -- */
-
-  function thumbnail(index, caption) {
-    const at = media.thumbnails[index];
-    if (at === undefined || !sheet) return null;
-    const canvas = make("canvas", "", { role: "img", "aria-label": caption || "Picture of the sample" });
-    canvas.width = canvas.height = media.side;
-    const x = (at % media.columns) * media.side;
-    const y = Math.floor(at / media.columns) * media.side;
-    canvas.getContext("2d").drawImage(sheet, x, y, media.side, media.side, 0, 0, media.side, media.side);
-    return canvas;
-  }
-
-  function player(index, caption) {
-    const sound = media.sounds[index];
-    if (!sound) return null;
-    const audio = make("audio", "", { controls: "", preload: "metadata", "aria-label": caption || "Sound of the sample" });
-    audio.src = URL.createObjectURL(new Blob([bytes(sound)], { type: "audio/wav" }));
-    return audio;
-  }
-
-  function facts(row) {
-    const list = make("dl");
-    for (const [labels, suffix] of [[row.labels, ""], [row.controls, " (control)"]]) {
-      for (const [name, value] of Object.entries(labels)) list.append(make("dt", name + suffix), make("dd", value));
+  function frameOf(side, at) {
+    if (!at) return null;
+    const hidden = Uint8Array.from(all, (i) => (state.shown.has(rows.kind(i)) ? 0 : 1));
+    const faded = Uint8Array.from(all, (i) => ((state.selected && !state.selected.has(i)) || (state.only !== null && valueOf(i) !== state.only) ? 1 : 0));
+    const site = nearSite();
+    const marked = { kept: state.kept, views: [], near: [] };
+    if (state.kept !== null) {
+      marked.views = world.views(state.kept);
+      if (site !== null && site === state.site) marked.near = listed("own", state.kept, side, site);
     }
-    return list;
+    return { xs: at[0], ys: at[1], kinds: rows.kinds, hidden, faded, order, radius, marked, ...dress(side) };
   }
 
-  function showCard(i) {
-    const body = $("card-body");
-    for (const audio of body.querySelectorAll("audio")) URL.revokeObjectURL(audio.src);
-    $("card-hint").hidden = i !== null;
-    body.hidden = i === null;
-    if (i === null) return body.replaceChildren();
-    const row = rows[i];
-    const kind = make("span", row.modality, { class: "named" });
-    kind.prepend(make("span", "", { class: `swatch m-${row.modality}`, "aria-hidden": "true" }));
-    const views = partners.get(row.id);
-    const caption = make("p", row.caption || "no caption", { class: "caption", dir: "auto" });
-    const id = make("p", "", { class: "id" });
-    id.append(make("bdi", row.id));
-    const also = views.filter((j) => j !== i).map((j) => rows[j].modality);
-    if (also.length) id.append(`, also seen as ${also.join(", ")}`);
-    const parts = views.flatMap((j) => [thumbnail(rows[j].index, row.caption), player(rows[j].index, row.caption)]);
-    body.replaceChildren(kind, caption, ...parts.filter(Boolean), facts(row), id);
+  let glide = 0;
+
+  /** Draw the state; with `from`, the marks move there from the site before. */
+  function show(from = null) {
+    cancelAnimationFrame(glide);
+    const ends = panels.map((_, side) => coordinates(side));
+    const starts = from === null || still ? ends : panels.map((_, side) => coordinates(side, from));
+    const frames = panels.map((_, side) => frameOf(side, ends[side]));
+    const name = map.sites[state.site].name;
+    const begun = performance.now();
+    function step(now) {
+      const t = starts === ends || starts.some((s) => !s) ? 1 : Math.min(1, (now - begun) / GLIDE);
+      const eased = t * t * (3 - 2 * t);
+      panels.forEach((panel, side) => {
+        const frame = frames[side];
+        if (frame && t < 1) {
+          const mix = (axis) => starts[side][axis].map((v, i) => v + (ends[side][axis][i] - v) * eased);
+          panel.show({ ...frame, xs: mix(0), ys: mix(1) });
+        } else panel.show(frame);
+        panel.host.dataset.site = frame ? name : "";
+        panel.host.dataset.checkpoint = map.checkpoints[state.sides[side]];
+      });
+      if (t < 1) glide = requestAnimationFrame(step);
+    }
+    step(begun);
   }
+
+  /* -- choosing -- */
 
   function keep(i) {
     state.kept = i;
-    showCard(i);
-    announce(i === null ? "No sample kept." : `${rows[i].modality} sample: ${rows[i].caption || rows[i].id}`);
+    showCard(i, true);
+    showNear(i);
+    announce(i === null ? "No sample kept." : `Kept ${told(i)}. ${partner(i)}`);
     markTable();
-    return show();
+    show();
+  }
+
+  function select(chosen) {
+    state.selected = chosen;
+    state.page = 0;
+    showTable();
+    if (chosen) {
+      const counts = present.map((kind) => `${kind} ${[...chosen].filter((i) => rows.kind(i) === kind).length}`);
+      announce(`${chosen.size} samples selected: ${counts.join(", ")}.`);
+      $("points").open = true;
+    } else announce("Selection cleared.");
+    $("clear-map").hidden = !chosen;
+    show();
   }
 
   /* -- the table -- */
 
   function found() {
     const wanted = $("find").value.trim().toLowerCase();
-    return [...rows.keys()].filter((i) => {
-      const row = rows[i];
-      if (!state.shown.has(row.modality) || (state.selected && !state.selected.has(i))) return false;
-      const text = [row.id, row.caption, ...Object.values(row.labels), ...Object.values(row.controls)].join(" ");
-      return text.toLowerCase().includes(wanted);
+    return all.filter((i) => {
+      if (!state.shown.has(rows.kind(i)) || (state.selected && !state.selected.has(i))) return false;
+      if (state.only !== null && valueOf(i) !== state.only) return false;
+      const { id, caption, labels, controls } = rows.sample(i);
+      return [id, caption, ...Object.values(labels), ...Object.values(controls)].join(" ").toLowerCase().includes(wanted);
     });
   }
 
@@ -228,68 +341,127 @@ async function startMap(map, media) {
     }
   }
 
+  function tableRow(i) {
+    const { id, caption } = rows.sample(i);
+    const line = make("tr", "", { "data-row": i });
+    const button = make("button", id, { type: "button" });
+    button.addEventListener("click", () => keep(i));
+    const name = make("th", "", { scope: "row" });
+    name.append(button);
+    const kind = make("td");
+    kind.append(make("span", "", { class: `swatch m-${rows.kind(i)}`, "aria-hidden": "true" }), rows.kind(i));
+    const said = make("td", "", { dir: "auto" });
+    const picture = thumbnail(media, rows.index[i], caption);
+    const play = playButton(media, rows.index[i], caption);
+    said.append(...[picture, play].filter(Boolean), caption);
+    line.append(name, kind, said);
+    if (arrays.cosine) {
+      for (const side of places.keys()) {
+        const own = cosine(i, side);
+        line.append(make("td", own === null ? "\u2013" : decimal(own), { class: "r" }));
+      }
+    }
+    return line;
+  }
+
   function showTable() {
-    const all = found();
-    const pages = Math.max(1, Math.ceil(all.length / PAGE));
+    const rest = found();
+    const pages = Math.max(1, Math.ceil(rest.length / PAGE));
     state.page = Math.min(state.page, pages - 1);
-    const lines = all.slice(state.page * PAGE, (state.page + 1) * PAGE).map((i) => {
-      const line = make("tr", "", { "data-row": i });
-      const button = make("button", rows[i].id, { type: "button" });
-      button.addEventListener("click", () => keep(i));
-      const name = make("th", "", { scope: "row" });
-      name.append(button);
-      line.append(name, make("td", rows[i].modality), make("td", rows[i].caption, { dir: "auto" }));
-      return line;
-    });
-    $("point-rows").replaceChildren(...lines);
-    $("found").textContent = all.length ? `${all.length} samples, page ${state.page + 1} of ${pages}` : "No sample matches.";
+    $("point-rows").replaceChildren(...rest.slice(state.page * PAGE, (state.page + 1) * PAGE).map(tableRow));
+    $("found").textContent = rest.length ? `${rest.length} samples, page ${state.page + 1} of ${pages}` : "No sample matches.";
     $("earlier").disabled = state.page === 0;
     $("later").disabled = state.page >= pages - 1;
     $("clear").disabled = !state.selected;
     markTable();
   }
 
-  function select(chosen) {
-    state.selected = chosen;
-    state.page = 0;
-    showTable();
-    if (chosen) {
-      const counts = kinds.map((kind) => `${kind} ${[...chosen].filter((i) => rows[i].modality === kind).length}`);
-      announce(`${chosen.size} samples selected: ${counts.join(", ")}.`);
-      $("points").open = true;
-    } else announce("Selection cleared.");
-    return show();
+  function savePoints() {
+    const sides = [...places.keys()];
+    const tagged = (name) => sides.map((side) => `${side ? "after" : "before"}_${name}`);
+    const head = ["id", "modality", "caption", "site", ...sides.flatMap((side) => [tagged("x")[side], tagged("y")[side]])];
+    if (arrays.cosine) head.push(...tagged("partner_cosine"));
+    const lines = found().map((i) => {
+      const at = sides.map((side) => coordinates(side));
+      const line = [rows.sample(i).id, rows.kind(i), rows.sample(i).caption, map.sites[state.site].title];
+      line.push(...at.flatMap((p) => (p ? [p[0][i], p[1][i]] : ["", ""])));
+      if (arrays.cosine) line.push(...sides.map((side) => cosine(i, side) ?? ""));
+      return line;
+    });
+    save("samples.csv", "text/csv", [head, ...lines].map((l) => l.map(cell).join(",")).join("\n") + "\n");
   }
 
-  function savePoints() {
-    const names = ["id", "modality", "caption", "site"];
-    const panels = map.checkpoints.map((_, panel) => (map.sites[state.layer].points.length ? coordinates(panel) : null));
-    const head = [...names, ...panels.flatMap((_, p) => [`${p ? "after" : "before"}_x`, `${p ? "after" : "before"}_y`])];
-    const lines = found().map((i) => [
-      rows[i].id, rows[i].modality, rows[i].caption, map.sites[state.layer].title,
-      ...panels.flatMap((p) => (p ? [p[0][i], p[1][i]] : ["", ""])),
-    ]);
-    save("samples.csv", "text/csv", [head, ...lines].map((l) => l.map(cell).join(",")).join("\n") + "\n");
+  /** Both panels as one drawing. */
+  function savePicture() {
+    const side = 480, gap = 20, top = 34;
+    const width = places.length * (side + gap) - gap;
+    const site = map.sites[state.site].title;
+    const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+    const parts = panels.map((panel, at) => {
+      const frame = panel.frame();
+      const title = `<text x="0" y="-12" font-size="14" fill="${colour("ink")}">${escaped(map.checkpoints[state.sides[at]])}, ${escaped(site)}</text>`;
+      const edge = `<rect width="${side}" height="${side}" fill="none" stroke="${colour("line")}"/>`;
+      return `<g transform="translate(${at * (side + gap)} ${top})">${edge}${title}${frame ? svgMarks(frame, state.camera, side) : ""}</g>`;
+    });
+    const box = `viewBox="0 0 ${width} ${side + top}" width="${width}" height="${side + top}"`;
+    const ground = `<rect width="${width}" height="${side + top}" fill="${colour("panel")}"/>`;
+    save("map.svg", "image/svg+xml", `<svg xmlns="http://www.w3.org/2000/svg" ${box} font-family="sans-serif">${ground}${parts.join("")}</svg>`);
   }
 
   /* -- controls -- */
 
-  function showLayer() {
-    const site = map.sites[state.layer];
-    const share = site.points.length ? `, axes carry ${site.explained[0]} % and ${site.explained[1]} % of the variance` : "";
-    $("layer").value = state.layer;
+  function showSite() {
+    const site = map.sites[state.site];
+    const there = coordinates(0) !== null;
+    const share = state.method === "pca" && there ? `, axes carry ${site.explained[0]} % and ${site.explained[1]} % of the variance` : "";
+    $("layer").value = state.site;
     $("layer-name").textContent = site.title;
     $("layer").setAttribute("aria-valuetext", site.title + share);
-    $("layer-note").hidden = Boolean(site.points.length);
-    $("layer-note").textContent = site.points.length ? "" : `${site.title}: ${site.note}.`;
+    $("axes-note").textContent = share ? `The axes carry ${site.explained[0]} % and ${site.explained[1]} % of the variance here.` : "";
+    $("layer-note").hidden = there;
+    const held = map.sites.filter((s) => typeof s.umap === "number").map((s) => s.title);
+    const reason = state.method === "umap" ? `UMAP was made for ${held.join(", ")} only` : site.note;
+    $("layer-note").textContent = there ? "" : `${site.title}: ${reason}.`;
   }
 
-  $("layer").addEventListener("input", () => {
-    state.layer = Number($("layer").value);
-    showLayer();
-    requestAnimationFrame(show);
-  });
-  for (const kind of kinds) {
+  function goTo(site, glides = false) {
+    const from = state.site;
+    if (site === from) return;
+    state.site = site;
+    showSite();
+    if (state.by === "cosine") showLegend();
+    show(glides ? from : null);
+    if ($("points").open) showTable();
+    if (state.kept !== null) {
+      showCard(state.kept, true);
+      showNear(state.kept);
+    }
+    document.dispatchEvent(new CustomEvent("geomkit:site", { detail: { site } }));
+  }
+
+  let timer = 0;
+
+  function play(on) {
+    clearInterval(timer);
+    timer = 0;
+    const button = $("play");
+    button.setAttribute("aria-pressed", String(on));
+    button.setAttribute("aria-label", on ? "Pause" : "Play through the layers");
+    button.replaceChildren(icon(on ? "M5.5 4h3v12h-3zM11.5 4h3v12h-3z" : "M6 4v12l10-6z"));
+    if (!on) return;
+    const stops = map.sites.map((_, i) => i).filter((i) => coordinates(0, i));
+    const next = () => stops.find((i) => i > state.site);
+    if (next() === undefined) goTo(stops[0]);
+    timer = setInterval(() => {
+      if (next() === undefined) return play(false);
+      goTo(next(), true);
+      if (next() === undefined) play(false);
+    }, STEP);
+  }
+
+  $("layer").addEventListener("input", () => { play(false); goTo(Number($("layer").value)); });
+  $("play").addEventListener("click", () => play(!timer));
+  for (const kind of present) {
     const label = make("label");
     const box = make("input", "", { type: "checkbox", value: kind });
     box.checked = true;
@@ -303,9 +475,10 @@ async function startMap(map, media) {
     $("kinds").append(label);
   }
   const choices = new Map([["modality", "modality"]]);
-  for (const row of rows) {
-    for (const name of Object.keys(row.labels)) choices.set(`labels:${name}`, name);
-    for (const name of Object.keys(row.controls)) choices.set(`controls:${name}`, `${name} (control)`);
+  if (arrays.cosine && all.some((i) => partnerOf(i) !== null)) choices.set("cosine", "similarity to the other view");
+  for (const { labels, controls } of map.samples) {
+    for (const name of Object.keys(labels)) choices.set(`labels:${name}`, name);
+    for (const name of Object.keys(controls)) choices.set(`controls:${name}`, `${name} (control)`);
   }
   for (const [value, name] of choices) {
     const option = make("option", name);
@@ -314,38 +487,71 @@ async function startMap(map, media) {
   }
   $("colour").addEventListener("change", () => {
     state.by = $("colour").value;
-    showLegend(palette());
+    state.only = null;
+    showLegend();
+    showTable();
     show();
   });
+  $("method")?.addEventListener("change", () => {
+    state.method = $("method").value;
+    if (!coordinates(0)) {
+      const at = map.sites.map((_, i) => i).filter((i) => coordinates(0, i));
+      if (at.length) state.site = at.reduce((a, b) => (Math.abs(b - state.site) < Math.abs(a - state.site) ? b : a));
+    }
+    showSite();
+    show();
+  });
+  for (const panel of places.keys()) {
+    const chooser = $(`side-${panel}`);
+    if (!chooser) continue;
+    map.checkpoints.forEach((name, i) => {
+      const option = make("option", name);
+      option.value = i;
+      chooser.append(option);
+    });
+    chooser.value = state.sides[panel];
+    chooser.addEventListener("change", () => {
+      state.sides[panel] = Number(chooser.value);
+      panels[panel].host.setAttribute("aria-label", `Map of ${map.checkpoints[state.sides[panel]]}`);
+      showCard(state.kept, true);
+      showNear(state.kept);
+      showTable();
+      show();
+    });
+  }
+  function useTool(tool) {
+    state.tool = tool;
+    for (const { host } of panels) host.dataset.tool = tool;
+    for (const box of document.querySelectorAll("input[name=tool]")) box.checked = box.value === tool;
+  }
+  for (const box of document.querySelectorAll("input[name=tool]")) box.addEventListener("change", () => useTool(box.value));
+  $("closer").addEventListener("click", () => panels[0].zoom(1.5));
+  $("farther").addEventListener("click", () => panels[0].zoom(1 / 1.5));
+  $("whole").addEventListener("click", () => hooks.look({ x: 0, y: 0, zoom: 1 }));
   $("find").addEventListener("input", () => {
     state.page = 0;
     showTable();
   });
   $("earlier").addEventListener("click", () => { state.page -= 1; showTable(); });
   $("later").addEventListener("click", () => { state.page += 1; showTable(); });
-  $("clear").addEventListener("click", () => select(null));
+  for (const id of ["clear", "clear-map"]) $(id).addEventListener("click", () => select(null));
   $("save-points").addEventListener("click", savePoints);
+  $("save-map").addEventListener("click", savePicture);
+  document.addEventListener("geomkit:keep", ({ detail }) => {
+    const i = map.rows.index.indexOf(detail.index);
+    if (i < 0) return;
+    $("map").scrollIntoView();
+    keep(i);
+    panels.at(-1).host.focus({ preventScroll: true });
+  });
 
   $("map-live").hidden = false;
-  showLayer();
-  showLegend(palette());
+  useTool(state.tool);
+  play(false);
+  showSite();
+  showLegend();
   showTable();
-  for (const host of await show()) {
-    const row = ({ points: [point] }) => point?.customdata;
-    host.on("plotly_hover", (event) => { if (row(event) !== undefined) showCard(row(event)); });
-    host.on("plotly_unhover", () => showCard(state.kept));
-    host.on("plotly_click", (event) => { if (row(event) !== undefined) keep(row(event)); });
-    host.on("plotly_selected", (event) => {
-      if (event?.points?.length) select(new Set(event.points.map((point) => point.customdata)));
-    });
-    host.on("plotly_deselect", () => select(null));
-  }
-  redraw.add(show);
-}
-
-/** Rows by id, for browsers without Map.groupBy. */
-function groupRows(rows) {
-  const groups = new Map();
-  rows.forEach((row, i) => groups.set(row.id, [...(groups.get(row.id) ?? []), i]));
-  return groups;
+  show();
+  places.forEach((place, side) => { place.scatter = panels[side]; });
+  redraw.add(() => { showLegend(); show(); });
 }

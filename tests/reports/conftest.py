@@ -14,7 +14,7 @@ from lxml.etree import _Element
 
 from geomkit.types import Analysis
 from reports import write_report
-from tests.reports import fixture
+from tests.reports import fixture, pictures
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,10 @@ def read(path: Path) -> Built:
 def build(folder: Path, analysis: Analysis | None = None, **changes: Any) -> Built:
     """Write and read the made-up report, or one of another analysis."""
     rows = changes.pop("rows", fixture.rows())
-    projection = changes.pop("projection") if "projection" in changes else fixture.projection(rows)
+    if "projection" not in changes:
+        album = changes.get("album")
+        changes["projection"] = album.projection if album else fixture.projection(rows)
+    projection = changes.pop("projection")
     media = changes.pop("media", {})
     out = folder / "report.html"
     return read(
@@ -73,4 +76,5 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The default report, with media."""
     folder = tmp_path_factory.mktemp("report")
     rows = fixture.rows()
-    return build(folder, rows=rows, media=fixture.previews(folder, rows), embed_media=True)
+    media = fixture.previews(folder, rows)
+    return build(folder, rows=rows, media=media, embed_media=True, album=pictures.album(rows))

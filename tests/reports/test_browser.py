@@ -5,118 +5,19 @@ State is read from the document, not from pixels.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports.layers import SET_APART
-from tests.reports import fixture
+from tests.reports import fixture, pictures
 from tests.reports.conftest import Built, build
 from tests.reports.test_page import HOSTILE, hostile_analysis
+from tests.reports.visiting import needs_browser
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: install it to test the page"),
-]
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-LISTEN = (
-    "addEventListener('securitypolicyviolation', e => console.error('csp', e.violatedDirective))"
-)
-
-
-@dataclass
-class Visit:
-    """An open page and everything it should not have done."""
-
-    page: Any
-    trouble: list[str] = field(default_factory=list)
-
-    def text(self, selector: str) -> str:
-        """The text of one element."""
-        return str(self.page.locator(selector).text_content())
-
-    def ready(self) -> None:
-        """Wait until the figures can be drawn."""
-        self.page.wait_for_selector("html[data-ready]", timeout=60_000)
-
-    def until(self, condition: str, seconds: float = 20) -> None:
-        """Wait for a condition; playwright's own wait needs eval, which the policy forbids."""
-        for _ in range(int(seconds * 20)):
-            if self.page.evaluate(condition):
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"never true: {condition}")
-
-    def walk(self) -> None:
-        """Open what is folded and scroll through, so that every figure is drawn."""
-        self.page.evaluate(
-            "document.querySelectorAll('details.family').forEach(d => d.open = true)"
-        )
-        script = "[...document.querySelectorAll('[data-figure]')].map(e => e.id)"
-        for name in self.page.evaluate(script):
-            self.page.evaluate(
-                f"document.getElementById('{name}').scrollIntoView({{behavior: 'instant'}})"
-            )
-            self.page.wait_for_selector(f"#{name}.drawn")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield own
-        own.close()
-
-
-@pytest.fixture
-def visit(browser: Any, built: Built) -> Iterator[Any]:
-    """Open the report with some context options; at the end nothing must have gone wrong."""
-    contexts, visits = [], []
-
-    def start(path: Path = built.path, **options: Any) -> Visit:
-        context = browser.new_context(
-            offline=True, **({"viewport": {"width": 1280, "height": 900}} | options)
-        )
-        page = context.new_page()
-        own = Visit(page)
-        page.add_init_script(LISTEN)
-        page.on(
-            "console",
-            lambda m: own.trouble.append(m.text) if m.type in ("error", "warning") else None,
-        )
-        page.on("pageerror", lambda e: own.trouble.append(str(e)))
-        address = path.as_uri()
-        page.on(
-            "request",
-            lambda r: (
-                None
-                if r.url == address or r.url.startswith(("blob:", "data:"))
-                else own.trouble.append(r.url)
-            ),
-        )
-        page.goto(address)
-        contexts.append(context)
-        visits.append(own)
-        return own
-
-    yield start
-    troubles = [own.trouble for own in visits]
-    for context in contexts:
-        context.close()
-    assert troubles == [[] for _ in visits]
+pytestmark = needs_browser
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390), ("light", 3840)])
@@ -170,113 +71,6 @@ def test_hover_names_the_site_under_the_pointer(visit: Any) -> None:
     assert "embed: all last-token states are equal" in first
 
 
-def points(own: Visit, panel: int = 0) -> Any:
-    """x of every point of the first trace of a panel."""
-    return own.page.evaluate(f"[...document.querySelector('#map-{panel} .draw').data[0].x]")
-
-
-def test_arrow_keys_change_the_layer(visit: Any) -> None:
-    own = visit()
-    own.ready()
-    before = points(own)
-    assert own.text("#layer-name") == "final norm"
-    own.page.locator("#layer").focus()
-    own.page.keyboard.press("ArrowLeft")
-    own.until("document.querySelector('#layer-name').textContent === 'block 5'")
-    own.until(f"document.querySelector('#map-0 .draw').data[0].x[0] !== {before[0]}")
-    assert "block 5, axes carry" in own.page.locator("#layer").get_attribute("aria-valuetext")
-    own.page.keyboard.press("Home")
-    own.until("document.querySelector('#map-0 .draw').data.length === 0")
-    assert "all states are equal" in own.text("#layer-note")
-
-
-def middle(own: Visit, panel: int, trace: int, point: int) -> tuple[float, float]:
-    """Where a point is on the screen."""
-    own.page.evaluate(
-        "document.getElementById('map-1').scrollIntoView({block: 'center', behavior: 'instant'})"
-    )
-    x, y = own.page.evaluate(
-        """([panel, trace, point]) => {
-            const own = document.querySelectorAll(`#map-${panel} .trace.scatter`)[trace];
-            const marks = own.querySelectorAll('path.point');
-            const box = marks[point].getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
-        }""",
-        [panel, trace, point],
-    )
-    return x, y
-
-
-def test_clicking_a_point_fills_the_card(visit: Any) -> None:
-    own = visit()
-    own.ready()
-    own.page.mouse.click(*middle(own, 1, 1, 3))
-    own.page.wait_for_selector("#card-body:not([hidden]) canvas")
-    assert "on a plain ground" in own.text("#card-body .caption")
-    assert own.text("#said").startswith("image sample:")
-    own.page.mouse.move(5, 5)
-    assert own.page.locator("#card-body canvas").is_visible()
-    assert (
-        own.page.evaluate("document.querySelector('#map-0 .draw').data.length") == 4
-    )  # and the rings
-
-
-def test_the_table_reaches_a_sound_by_keyboard(visit: Any) -> None:
-    own = visit()
-    own.ready()
-    own.page.locator("#points summary").focus()
-    own.page.keyboard.press("Enter")
-    own.page.locator("#find").fill("scene-0001")
-    own.page.locator("#point-rows button").nth(1).focus()
-    own.page.keyboard.press("Enter")
-    own.page.wait_for_selector("#card-body audio")
-    own.until("document.querySelector('#card-body audio').readyState > 0")
-    assert own.page.evaluate(
-        "document.querySelector('#card-body audio').duration"
-    ) == pytest.approx(1.28, abs=0.01)
-
-
-def test_lasso_selects_the_same_samples_in_both_panels(visit: Any) -> None:
-    own = visit()
-    own.ready()
-    x, y = middle(own, 0, 0, 0)
-    own.page.mouse.move(x - 60, y - 60)
-    own.page.mouse.down()
-    for dx, dy in ((60, -60), (60, 60), (-60, 60), (-60, -60)):
-        own.page.mouse.move(x + dx, y + dy, steps=4)
-    own.page.mouse.up()
-    own.until("document.getElementById('said').textContent.includes('samples selected')")
-    first, second = (
-        own.page.evaluate(
-            "panel => document.querySelector(`#map-${panel} .draw`).data.slice(0, 3)"
-            ".map(t => [...t.selectedpoints])",
-            panel,
-        )
-        for panel in (0, 1)
-    )
-    assert first == second
-    count = sum(map(len, first))
-    assert 0 < count < len(fixture.rows())
-    assert own.text("#found").startswith(f"{count} samples")
-    own.page.locator("#clear").click()
-    own.until("document.getElementById('said').textContent === 'Selection cleared.'")
-
-
-def test_toggles_and_colours(visit: Any) -> None:
-    own = visit()
-    own.ready()
-    own.page.locator("#kinds input[value='text']").uncheck()
-    own.until("document.querySelector('#map-1 .draw').data[0].visible === false")
-    own.page.locator("#colour").select_option("labels:colour")
-    own.until("Array.isArray(document.querySelector('#map-1 .draw').data[1].marker.color)")
-    assert own.page.locator("#map-legend li").all_text_contents()[:4] == [
-        "blue",
-        "green",
-        "red",
-        "yellow",
-    ]
-
-
 def test_theme_toggle_recolours_the_figures(visit: Any) -> None:
     own = visit(color_scheme="light")
     own.ready()
@@ -316,6 +110,7 @@ def test_downloads(visit: Any, built: Built) -> None:
     assert (
         saved("these as CSV").splitlines()[0]
         == "id,modality,caption,site,before_x,before_y,after_x,after_y"
+        ",before_partner_cosine,after_partner_cosine"
     )
 
 
@@ -327,12 +122,14 @@ def test_hostile_text_runs_nothing(visit: Any, tmp_path: Path, text: str) -> Non
         replace(r, text=text, id=text + r.id, labels={text: text}) for r in fixture.rows(12)
     )
     hostile = build(
-        tmp_path, hostile_analysis(text), rows=rows, projection=fixture.projection(rows)
+        tmp_path, hostile_analysis(text), rows=rows, album=pictures.album(rows)
     )
     own = visit(hostile.path)
     own.ready()
     own.walk()
-    own.page.mouse.click(*middle(own, 1, 0, 1))
+    own.page.locator("#map-1 .scatter").focus()
+    own.page.keyboard.press("ArrowRight")
+    own.page.keyboard.press("Enter")
     own.page.wait_for_selector("#card-body:not([hidden])")
     own.page.locator("#colour").select_option(index=1)
     own.page.locator("#points summary").click()

@@ -20,8 +20,8 @@ import pytest
 
 from geomkit.errors import GeomkitError, UsageError
 from geomkit.types import Analysis, Verdict
-from reports import media, payload, write_report
-from tests.reports import fixture
+from reports import payload, write_report
+from tests.reports import fixture, pictures
 from tests.reports.conftest import Built, build
 
 HOSTILE = (
@@ -288,7 +288,7 @@ def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
         replace(r, text=text, id=text + r.id, labels={text: text}) for r in fixture.rows(6)
     )
     built = build(tmp_path, hostile_analysis(text), rows=rows, projection=fixture.projection(rows))
-    assert len(list(built.tree.iter("script"))) == 3
+    assert len(list(built.tree.iter("script"))) == 4
     assert list(built.tree.iter("img")) == []
     for element in built.tree.iter():
         assert not [name for name in element.attrib if str(name).startswith("on")]
@@ -296,7 +296,8 @@ def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
     assert " ".join(text[:150].split()) in visible
     assert len(built.text) < 4 * payload.MEGABYTE
     assert "49 {%" not in visible
-    assert json.loads(unpacked(built))["map"]["rows"][0]["caption"] == text[:200] or len(text) > 200
+    first = json.loads(unpacked(built))["map"]["samples"][0]
+    assert first["caption"] == text[:200] or len(text) > 200
 
 
 def test_plotly_text_from_data_is_escaped(tmp_path: Path) -> None:
@@ -326,7 +327,8 @@ def test_same_analysis_same_bytes(tmp_path: Path, built: Built) -> None:
     folder = tmp_path / "again"
     folder.mkdir()
     rows = fixture.rows()
-    again = build(folder, rows=rows, media=fixture.previews(folder, rows), embed_media=True)
+    previews, album = fixture.previews(folder, rows), pictures.album(rows)
+    again = build(folder, rows=rows, media=previews, embed_media=True, album=album)
     assert again.text == built.text
     assert again.numbers == built.numbers
 
@@ -435,44 +437,6 @@ def test_no_checkpoint_at_all(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------- map, media
-
-
-def test_coordinates_survive_packing(built: Built) -> None:
-    projection = fixture.projection()
-    stop = json.loads(unpacked(built))["map"]["sites"][-1]
-    site = projection.sites[-1].coordinates
-    assert site is not None
-    raw = np.frombuffer(base64.b64decode(stop["points"][1]), dtype="<u2").reshape(-1, 2)
-    back = (raw / 65535 * 2 - 1) * np.abs(site).max()
-    np.testing.assert_allclose(back, site[1], atol=float(np.abs(site).max()) / 60_000)
-
-
-def test_media_are_left_out_unless_asked(tmp_path: Path) -> None:
-    rows = fixture.rows(8)
-    built = build(
-        tmp_path,
-        rows=rows,
-        projection=fixture.projection(rows),
-        media=fixture.previews(tmp_path, rows),
-    )
-    own = json.loads(unpacked(built))["media"]
-    assert (own["sheet"], own["thumbnails"], own["sounds"]) == ("", {}, {})
-    assert "not embedded in this file" in built.words()
-
-
-def test_media_budget_counts_what_is_left_out(built: Built, tmp_path: Path) -> None:
-    counts = built.numbers["media"]
-    assert counts["thumbnails"] == 120
-    assert 0 < counts["sounds"] < 120
-    assert counts["sounds"] + counts["left_out"] == 120
-    rows = fixture.rows(4)
-    (tmp_path / "x.webp").write_bytes(b"not a picture")
-    (tmp_path / "x.wav").write_bytes(b"not a sound")
-    fake = {
-        (r.id, r.modality): tmp_path / ("x.wav" if r.modality == "audio" else "x.webp")
-        for r in rows
-    }
-    assert media.embed(rows, fake) == media.Media("", {}, {}, len(rows))
 
 
 def test_rows_of_another_run_are_refused(tmp_path: Path) -> None:
