@@ -51,7 +51,7 @@ def neighbour_distances(x: Array, k: int) -> tuple[Rows, int]:
 def near_apart(x: Array, folds: Ints, k: int = 2, *, products: Rows | None = None) -> Near:
     """The `k` nearest of each row by distance among distinct rows, made once for all folds.
 
-    For `two_nn_without` (k of at least 2) and `gride_without` (the furthest of its neighbours).
+    For `two_nn_influence` (k of at least 2) and `gride_without` (the furthest of its neighbours).
     Copies are removed from all rows, once. `products` is `c @ c.T` of the centred rows, up to a
     scale, where the caller has it. Memory grows with N.
 

@@ -68,23 +68,14 @@ def two_nn(x: Array, *, discard: float = 0.1) -> TwoNN:
     return _two_nn(*neighbour_distances(x, 2), discard)
 
 
-def two_nn_without(x: Near, *, discard: float = 0.1) -> list[TwoNN]:
-    """`two_nn`, whole and then without each fold, `1 + folds` of them.
-
-    `x` is `apart.near_apart` of the rows, with k of at least 2; copies are removed once, from all
-    rows. Exact but for rows whose copies stand in another fold.
-    """
-    return [_two_nn(x.distances(fold), x.copies, discard) for fold in x.strikes()]
-
-
 def two_nn_influence(x: Near, *, discard: float = 0.1) -> tuple[TwoNN, Rows, Rows]:
     """`two_nn`, and each row's influence on `linear` and on `likelihood`, `(rows given,)`.
 
-    Better than `two_nn_without`: distances to neighbours do not settle when rows are struck, so a
-    jackknife is far too wide (1.8 times the true spread for 300 rows near 5 dimensions), while rows
-    that are neighbours share distances, so that taking them as independent is too narrow (0.85 to
-    0.97). Here the influence of independent rows is widened by what rows near each other have in
-    common (1.0 to 1.08). `statistics.from_rows` makes the interval; copies have no influence.
+    Distances to neighbours do not settle when rows are left out, so a jackknife is far too wide
+    (1.8 times the true spread for 300 rows near 5 dimensions), while rows that are neighbours share
+    distances, so that taking them as independent is too narrow (0.85 to 0.97). Here the influence
+    of independent rows is widened by what rows near each other have in common (1.0 to 1.08).
+    `statistics.from_rows` makes the interval; copies have no influence.
 
     `x` is `apart.near_apart` of the rows, with k of at least 2.
     """

@@ -13,7 +13,7 @@ from geomkit.geometry.nearest import neighbour_lists, require_enough
 from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.removals import narrowed, shared_removals
 from geomkit.geometry.rows import Array, Groups, codes, directions, matched
-from geomkit.geometry.struck import Near, near, require_alike, same_places
+from geomkit.geometry.struck import Near, require_alike, same_places
 
 Ints = NDArray[np.int64]
 Rows = NDArray[np.float64]
@@ -96,24 +96,15 @@ def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Ro
     return shared
 
 
-def mutual_knn_without(
-    sides: tuple[Near, Near] | tuple[Rows, Rows],
-    k: int = 10,
-    code: Ints | None = None,
-    folds: Ints | None = None,
-    cosines: tuple[Rows | None, Rows | None] = (None, None),
-) -> Rows:
+def mutual_knn_without(sides: tuple[Near, Near]) -> Rows:
     """`mutual_knn` of two spaces, whole and then without each fold, `(1 + folds,)`; exact.
 
-    Make a `Near` of each space once (`struck.near`) and pass the two, nothing else:
-    `hubness_without` and `cknna_without` read the same ones. Unit rows with all the arguments do
-    too, for now.
+    `sides` are `struck.near` of each, the ones that `hubness_without` and `cknna_without` read.
+
+    Raises:
+        UsageError: the two are not of the same samples in the same folds, or differ in `k`.
     """
     a, b = sides
-    if not (isinstance(a, Near) and isinstance(b, Near)):
-        fold = np.zeros(0, np.int64) if folds is None else folds
-        spaces = zip((a, b), cosines, strict=True)
-        a, b = (near(u, fold, k, code=code, cosines=cosine) for u, cosine in spaces)
     require_alike(a, b)
     in_a, in_b = same_places(a.n, (a.of, a.item), (b.of, b.item))
     return np.array(

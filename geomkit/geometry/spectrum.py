@@ -16,7 +16,6 @@ smaller one is used, in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.energies import are_many, energies_of
-from geomkit.geometry.hsic import LEAST, cross_energy, hsic_without, require_signal, unbiased
+from geomkit.geometry.hsic import LEAST, cross_energy, require_signal, unbiased
 from geomkit.geometry.moments import Moments
 from geomkit.geometry.rows import Array, deviations, on_host, scaled
 from geomkit.geometry.sums import Sums
@@ -174,50 +173,6 @@ def _trace_and_energy(x: Array | Moments, least: int) -> tuple[int, float, float
         scatter, n, trace = sums.second(centred=True), sums.n, sums.energy
         energy, own = float(array_namespace(scatter).sum(scatter**2)), sums.own().fourth
     return n, trace, energy, unbiased(n, energy, own, trace**2) if n >= LEAST else math.nan
-
-
-def effective_rank_without(c: Rows, folds: NDArray[np.int64], product: Rows | None = None) -> Rows:
-    """`effective_rank` of centred rows, whole and then without each fold, `(1 + folds,)`.
-
-    `product` is `c @ c.T` where the caller has it.
-    """
-    keeps = _keeps(folds)
-    if c.shape[1] <= c.shape[0]:
-        spectra = (np.linalg.eigvalsh(s) for s in _scatters(c, keeps))
-    else:
-        gram = c @ c.T if product is None else product
-        spectra = (np.linalg.eigvalsh(_centre(gram[np.ix_(k, k)])) for k in keeps)
-    return np.array([exp_entropy(_above_rounding(s)) for s in spectra])
-
-
-def participation_ratio_without(
-    c: Rows, folds: NDArray[np.int64], product: Rows | None = None
-) -> Rows:
-    """The debiased `participation_ratio` of centred rows, whole and then without each fold."""
-    keeps = _keeps(folds)
-    n = np.array([keep.sum() for keep in keeps])
-    traces = np.array([((c[keep] - c[keep].mean(axis=0)) ** 2).sum() for keep in keeps])
-    energy = hsic_without([c], folds, [product])[0, 0]
-    require_signal(*energy)
-    return np.asarray((traces / (n - 1)) ** 2 * n * (n - 3) / energy)
-
-
-def _keeps(folds: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
-    """All rows, then all but each fold."""
-    return [folds != fold for fold in range(-1, int(folds.max()) + 1)]
-
-
-def _scatters(c: Rows, keeps: list[NDArray[np.bool_]]) -> Iterator[Rows]:
-    """Centred scatter matrices of subsets, each by taking the left-out rows from the whole."""
-    whole = c.T @ c
-    for keep in keeps:
-        out = c[~keep]
-        mean = out.sum(axis=0)  # the rows sum to zero, so what is kept sums to minus this
-        yield whole - out.T @ out - np.outer(mean, mean) / keep.sum()
-
-
-def _centre(gram: Rows) -> Rows:
-    return np.asarray(gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean())
 
 
 def _above_rounding(values: Array) -> Array:

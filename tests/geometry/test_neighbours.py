@@ -10,6 +10,7 @@ from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry import chance_mutual_knn, mutual_knn, mutual_knn_null, rows
 from geomkit.geometry.neighbours import mutual_knn_without
 from geomkit.geometry.rows import directions
+from geomkit.geometry.struck import near
 
 
 def brute(x: np.ndarray, y: np.ndarray, k: int) -> float:
@@ -97,27 +98,14 @@ def test_a_group_is_never_its_own_neighbour():
     assert chance_mutual_knn(80, 2, groups) == pytest.approx(2 / 78)
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_without_a_fold_equals_computing_on_the_rest(ties):
-    rng = np.random.default_rng(5)
-    x = rng.integers(0, 2, (48, 4)) + 0.1 if ties else rng.standard_normal((48, 4))
-    y = x + rng.standard_normal((48, 4))
-    code = np.arange(48) // 2
-    folds = code % 6
-    rest = [np.ones(48, bool), *(folds != f for f in range(6))]
-    got = mutual_knn_without((directions(x), directions(y)), 4, code, folds)
-    want = [mutual_knn(x[r], y[r], 4, code[r]) for r in rest]
-    assert got == pytest.approx(want, abs=1e-12)
-
-
 def test_no_interval_where_all_others_are_neighbours():
     """Without one of k + 2 rows everything is a neighbour: no fold says anything."""
     rng = np.random.default_rng(2)
     sides = [directions(rng.standard_normal((13, 6))) for _ in range(2)]
     with pytest.raises(DegenerateInput, match="2 to spare for the interval, got 9 of 12 rows"):
-        mutual_knn_without((sides[0][:12], sides[1][:12]), 10, np.arange(12), np.arange(12))
-    left = mutual_knn_without((sides[0], sides[1]), 10, np.arange(13), np.arange(13))
-    assert np.ptp(left[1:]) > 0
+        near(sides[0][:12], np.arange(12))
+    spaces = near(sides[0], np.arange(13)), near(sides[1], np.arange(13))
+    assert np.ptp(mutual_knn_without(spaces)[1:]) > 0
 
 
 def test_too_few_rows_for_k():

@@ -13,8 +13,6 @@ from geomkit.geometry import (
     spectral_decay,
     stable_rank,
 )
-from geomkit.geometry.rows import deviations
-from geomkit.geometry.spectrum import effective_rank_without, participation_ratio_without
 
 
 def power_law(alpha: float, dim: int = 256, n: int = 600) -> np.ndarray:
@@ -122,19 +120,6 @@ def test_participation_ratio_debiased_against_the_u_statistic_over_four_rows():
 def test_too_few_rows_to_debias():
     with pytest.raises(DegenerateInput, match="at least 4 rows"):
         participation_ratio(np.eye(3))
-
-
-@pytest.mark.parametrize("dim", [8, 90])
-def test_without_a_fold_equals_computing_on_the_rest(dim):
-    x = np.random.default_rng(3).standard_normal((45, dim)) + 1
-    folds = np.arange(45) % 7
-    rest = [x, *(x[folds != f] for f in range(7))]
-    assert effective_rank_without(deviations(x), folds) == pytest.approx(
-        [effective_rank(r) for r in rest], rel=1e-9
-    )
-    assert participation_ratio_without(deviations(x), folds) == pytest.approx(
-        [participation_ratio(r) for r in rest], rel=1e-9
-    )
 
 
 def test_massive_dimensions_leave_the_centred_spectrum_alone(massive):

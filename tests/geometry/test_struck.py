@@ -10,7 +10,7 @@ from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry import cknna, gride, hubness, mutual_knn, rows, struck, two_nn
 from geomkit.geometry.apart import near_apart
 from geomkit.geometry.closeness import cknna_without
-from geomkit.geometry.dimension import gride_without, two_nn_without
+from geomkit.geometry.dimension import gride_without, two_nn_influence
 from geomkit.geometry.hubs import hubness_without
 from geomkit.geometry.neighbours import mutual_knn_without
 from geomkit.geometry.rows import directions
@@ -91,15 +91,14 @@ def gram(x: np.ndarray) -> np.ndarray:
 def test_by_distance(kind, products, make):
     x, folds = sides(kind)[0] * 3, folds_of(kind)
     given = None if products is None else products(x)
-    found = two_nn_without(near_apart(make(x), folds, products=given))
     scales = gride_without(near_apart(make(x), folds, 8, products=given))
-    for r, one, some in zip(rest(folds), found, scales, strict=True):
-        want = two_nn(x[r])
-        assert (one.linear, one.likelihood) == pytest.approx((want.linear, want.likelihood))
-        assert one.rows == want.rows == r.sum()
+    for r, some in zip(rest(folds), scales, strict=True):
         for scale, alone in zip(some, gride(x[r], furthest=8), strict=True):
             assert scale.dimension == pytest.approx(alone.dimension, rel=1e-8)
             assert scale.radius == pytest.approx(alone.radius, rel=1e-9)
+            assert scale.rows == alone.rows == r.sum()
+    value, want = two_nn_influence(near_apart(make(x), folds, products=given))[0], two_nn(x)
+    assert (value.linear, value.likelihood) == pytest.approx((want.linear, want.likelihood))
 
 
 @pytest.mark.parametrize("products", [None, gram], ids=["searched", "from products"])
@@ -107,10 +106,10 @@ def test_copies_in_one_fold_are_removed_once(products):
     x = sides("free")[0]
     x[1::10] = x[::10]
     folds = folds_of("free")
-    found = two_nn_without(near_apart(x, folds, products=products and products(x)))
-    for r, one in zip(rest(folds), found, strict=True):
+    found = gride_without(near_apart(x, folds, products=products and products(x)))
+    for r, (one,) in zip(rest(folds), found, strict=True):
         assert (one.rows, one.duplicates) == (two_nn(x[r]).rows, 6)
-        assert one.likelihood == pytest.approx(two_nn(x[r]).likelihood, rel=1e-9)
+        assert one.dimension == pytest.approx(two_nn(x[r]).likelihood, rel=1e-9)
 
 
 def test_lists_are_little_longer_than_k_and_in_blocks_the_same(monkeypatch):
@@ -168,6 +167,6 @@ def test_a_fold_of_copies_may_be_empty_in_the_end(fold):
     x, folds = sides("free")[0], folds_of("free")
     first = np.flatnonzero(folds != fold)[: (folds == fold).sum()]
     x[folds == fold] = x[first]
-    values = [one.likelihood for one in two_nn_without(near_apart(x, folds))]
+    values = [one.dimension for (one,) in gride_without(near_apart(x, folds))]
     assert len(values) == 1 + FOLDS
     assert values[0] == pytest.approx(two_nn(x).likelihood, rel=1e-9)
