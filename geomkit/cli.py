@@ -285,7 +285,7 @@ def analyze(
         out.print_json(written.read_text(encoding="utf-8"))
         return
     out.print(summary.verdict_table(analysis))
-    _lines((*summary.probe_lines(analysis), "", analysis.headline, f"analysis: {written}"))
+    _lines((*summary.findings(analysis), "", analysis.headline, f"analysis: {written}"))
 
 
 @app.command()
@@ -351,7 +351,7 @@ def report(
         analysis = stages.analysis_of(opened, shown)
     page = stages.report(opened, analysis, to, embed_media=embed_media)
     out.print(summary.verdict_table(analysis))
-    _lines((*summary.probe_lines(analysis), "", analysis.headline, f"report: {page}"))
+    _lines((*summary.findings(analysis), "", analysis.headline, f"report: {page}"))
 
 
 @app.command()

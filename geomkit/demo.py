@@ -70,7 +70,7 @@ def demonstrate(folder: Path, out: Console, err: Console) -> None:
 def conclude(analysis: Analysis, out: Console) -> None:
     """The verdict table and the sentence that sums it up."""
     out.print(summary.verdict_table(analysis))
-    _say(out, summary.probe_lines(analysis))
+    _say(out, summary.findings(analysis))
     out.print()
     out.print(analysis.headline, style="bold", markup=False)
 

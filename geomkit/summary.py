@@ -57,6 +57,12 @@ def probe_lines(analysis: Analysis) -> Iterator[str]:
             yield f"{MARK[verdict.status][0]}  {verdict.sentence}"
 
 
+def findings(analysis: Analysis) -> Iterator[str]:
+    """What the table has no room for: probes, the binding test and drift, a line each."""
+    yield from probe_lines(analysis)
+    yield from binding_lines(analysis)
+
+
 def binding_lines(analysis: Analysis) -> Iterator[str]:
     """Does text foretell what media underwent, and how far did all move: of the last checkpoint."""
     last = analysis.checkpoints[-1:]
