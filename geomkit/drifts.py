@@ -17,15 +17,15 @@ KEPT = 0.9
 def drift_sentences(drifts: Iterable[Drift], site: str = SITE) -> Iterator[str]:
     """One sentence for each modality and later checkpoint at one site.
 
-    "Kept" ("stayed") is an interval above `KEPT`; "lost" ("are others") one that reaches the value
-    of unrelated states; "changed" ("turned") is what lies between.
+    "Was kept" ("stayed") is an interval above `KEPT`; "was lost" ("are others") one that reaches
+    the value of unrelated states; "changed" ("turned") is what lies between.
     """
     found: dict[tuple[str, str, str], dict[str, Drift]] = {}
     for d in drifts:
         if d.site == site:
             found.setdefault((d.before, d.after, d.modality), {})[d.metric] = d
     for (before, after, modality), of in found.items():
-        rows = _told(of["drift_cka"], ("kept", "changed", "lost"))
+        rows = _told(of["drift_cka"], ("was kept", "changed", "was lost"))
         axes = _told(of["drift_overlap"], ("stayed", "turned", "are others"))
         angle = of["drift_angle"]
         degrees = "" if angle.value is None else f", {angle.value:.0f} degrees"

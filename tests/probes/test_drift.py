@@ -111,14 +111,14 @@ def told(before, after):
 
 def test_drift_is_told_in_words():
     x = states(400)
-    assert "rows kept (CKA 1.00" in told(x, x)
+    assert "rows was kept (CKA 1.00" in told(x, x)
     assert "axes stayed (overlap 1.00" in told(x, x)
     turned = np.linalg.qr(np.random.default_rng(1).standard_normal((24, 24)))[0]
     rotated = told(x, x @ turned)
-    assert "rows kept (CKA 1.00" in rotated
+    assert "rows was kept (CKA 1.00" in rotated
     assert "axes are others (overlap" in rotated or "axes turned (overlap" in rotated
     far = told(x, states(400, seed=5)[:, ::-1])
-    assert "rows lost (CKA" in far
+    assert "rows was lost (CKA" in far
     assert "axes are others" in far
     between = told(x, x + 1.0 * np.roll(states(400, seed=7), 3, axis=1))
     assert "rows changed (CKA" in between
