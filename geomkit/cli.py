@@ -59,6 +59,10 @@ ConfigPath = Annotated[
 RunPath = Annotated[
     Path | None, typer.Argument(help="Run folder or packed run; by default the latest folder here.")
 ]
+RunPaths = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Run, or several of one plan; by default the latest folder here."),
+]
 
 
 def main() -> None:
@@ -332,24 +336,38 @@ def compare(
 
 @app.command()
 def report(
-    run: RunPath = None,
+    runs: RunPaths = None,
     to: Annotated[
-        Path | None, typer.Option("--out", "-o", help="HTML file; RUN/report.html by default.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="HTML file; by default RUN/report.html, or here for several runs."
+        ),
     ] = None,
     embed_media: Annotated[
         bool, typer.Option(help="Put previews in the page; off by default, samples can be private.")
     ] = False,
+    max_size: Annotated[
+        float, typer.Option(min=1, help="Refuse a page above so many MB; it warns above 10.")
+    ] = 25.0,
 ) -> None:
     """Write one offline, interactive HTML file, with its numbers beside it as JSON.
+
+    Several runs of one plan stand side by side; the map and the verdicts are the last one's.
 
     Example: geomkit report
     """
     from geomkit import stages, summary
 
-    opened = stages.open_here(run)
+    opened = [stages.open_here(path) for path in runs] if runs else [stages.open_here(None)]
     with progress(err) as shown:
-        analysis = stages.analysis_of(opened, shown)
-    page = stages.report(opened, analysis, to, embed_media=embed_media)
+        analysis = stages.joint_analysis(opened, shown)
+    page = stages.report(
+        opened[-1],
+        analysis,
+        to or stages.report_path(opened),
+        embed_media=embed_media,
+        max_size=max_size,
+    )
     out.print(summary.verdict_table(analysis))
     _lines((*summary.findings(analysis), "", analysis.headline, f"report: {page}"))
 

@@ -57,7 +57,7 @@ def demonstrate(folder: Path, out: Console, err: Console) -> None:
     with stage("analyze", told), progress(err) as report:
         analysis = stages.analyze(run, report)
     with stage("report", "one offline page"):
-        page = stages.report(run, analysis, None, embed_media=True)
+        page = stages.report(run, analysis, stages.report_path([run]), embed_media=True)
     out.print(summary.mastery_table(mastery))
     out.print()
     conclude(analysis, out)

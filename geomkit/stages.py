@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit.errors import CheckpointError
+from geomkit.errors import CheckpointError, UsageError
 from geomkit.store import Run, check_place, latest_run, open_run
 from geomkit.types import Analysis, Sample
 
@@ -174,6 +174,26 @@ def analysis_of(run: Run, report: Progress) -> Analysis:
     return stored_analysis(run) or analyze(run, report)
 
 
+def joint_analysis(runs: Sequence[Run], report: Progress) -> Analysis:
+    """The analysis of a run, or of several runs of one plan side by side."""
+    from geomkit.merged import merged
+
+    if len(runs) == 1:
+        return analysis_of(runs[0], report)
+    names = [run.path.stem for run in runs]
+    unlike = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    if len(set(unlike)) < len(runs):
+        raise UsageError(f"Expected different runs to compare, got {unlike[0]} twice.")
+    return merged({n: analysis_of(run, report) for n, run in zip(unlike, runs, strict=True)})
+
+
+def report_path(runs: Sequence[Run]) -> Path:
+    """Where the report goes by default: into the run, or here and named for several."""
+    if len(runs) == 1:
+        return runs[0].beside(REPORT)
+    return Path(f"report-{'-'.join(run.path.stem for run in runs)}.html")
+
+
 def compare(run: Run, before: str, after: str, site: str, trained: Sequence[str]) -> Comparison:
     """Any two checkpoints of a run at one site: differences, transfer, and the outcome in words."""
     from geomkit.comparison import compare_checkpoints, measured
@@ -181,16 +201,24 @@ def compare(run: Run, before: str, after: str, site: str, trained: Sequence[str]
     return compare_checkpoints(run, measured(run), before, after, site=site, trained=trained)
 
 
-def report(run: Run, analysis: Analysis, out: Path | None, *, embed_media: bool) -> Path:
-    """Write the report of a run; `RUN/report.html` by default, beside a packed one."""
+def report(
+    run: Run,
+    analysis: Analysis,
+    out: Path,
+    *,
+    embed_media: bool = False,
+    max_size: float = 25.0,
+    refresh: int = 0,
+) -> Path:
+    """Write a report with the map of `run`, of at most `max_size` MB."""
     from geomkit.projection import project
-    from reports.page import write_report
+    from reports.page import Target, write_report
 
-    page = out if out is not None else run.beside(REPORT)
+    target = Target(out, int(max_size * 1e6), refresh)
     rows = run.plan.rows
     with tempfile.TemporaryDirectory() as folder:
         media = run.previews(Path(folder)) if embed_media else {}
-        return write_report(analysis, project(run), rows, media, page, embed_media=embed_media)
+        return write_report(analysis, project(run), rows, media, target, embed_media=embed_media)
 
 
 def _is_sandbox(source: str) -> bool:

@@ -338,21 +338,3 @@ def gap_shapes(panel: LayerPanel) -> list[Figure]:
         for site, place in zip(panel.sites, panel.places, strict=True)
         if site in gaps
     ]  # fmt: skip
-
-
-# ------------------------------------------------------------------------------ training log
-
-
-def curve_figure(title: str, steps: Sequence[float], values: Sequence[float]) -> Figure:
-    """One curve over training steps."""
-    trace = {
-        "type": "scatter", "mode": "lines", "x": list(steps), "y": list(values),
-        "line": {"color": "@text", "width": 2}, "name": plain(title),
-        "hovertemplate": "step %{x}: %{y:.3~g}<extra></extra>",
-    }  # fmt: skip
-    return figure(
-        [trace],
-        margin={"l": 46, "r": 8, "t": 8, "b": 24},
-        xaxis=axis(nticks=5),
-        yaxis=axis(nticks=5, tickformat="~g"),
-    )

@@ -27,13 +27,16 @@ from reports import (
     carried,
     figures,
     heat,
+    ladder,
     layers,
+    lines,
     matrices,
     media,
     payload,
     provenance,
     static,
     static_layers,
+    training,
     transfer,
     verdicts,
     words,
@@ -55,12 +58,21 @@ POLICY = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The file a report is written to, how large it may be, and how often it loads itself anew."""
+
+    path: Path
+    most: int = payload.REFUSE_BYTES
+    refresh: int = 0  # seconds; 0 for a page that stays as it is
+
+
 def write_report(
     analysis: Analysis,
     projection: Projection | None,
     rows: tuple[Row, ...],
     media: Mapping[tuple[str, str], Path],
-    out: Path,
+    out: Path | Target,
     *,
     embed_media: bool = False,
     album: Album | None = None,
@@ -73,24 +85,26 @@ def write_report(
 
     Raises:
         UsageError: `out` is a folder.
-        GeomkitError: a number is not finite, the page would be above 25 MB, or the file beside
+        GeomkitError: a number is not finite, the page would be too large, or the file beside
             it is some other JSON.
     """
     shown = shown_of(projection, rows, album, webgl=webgl)
     report = Report.of(analysis, shown, rows, media, embed_media=embed_media)
-    if out.is_dir():
-        raise UsageError(f"Expected a file to write the report to, got the folder {out}.")
-    beside = out.with_suffix(".json")
+    target = out if isinstance(out, Target) else Target(out)
+    page = target.path
+    if page.is_dir():
+        raise UsageError(f"Expected a file to write the report to, got the folder {page}.")
+    beside = page.with_suffix(".json")
     if beside.exists() and SCHEMA not in beside.read_text(encoding="utf-8", errors="replace"):
         raise GeomkitError(
             f"Expected {beside.name} to be free or an earlier report, got another file: "
             "choose another name for the report."
         )
-    numbers, page = report.json(), report.html()  # the numbers first: they must be finite
-    out.parent.mkdir(parents=True, exist_ok=True)
+    numbers, text = report.json(), report.html(target)  # the numbers first: they must be finite
+    page.parent.mkdir(parents=True, exist_ok=True)
     replace_file(beside, numbers)
-    replace_file(out, page)
-    return out
+    replace_file(page, text)
+    return page
 
 
 def replace_file(path: Path, content: str) -> None:
@@ -137,6 +151,16 @@ class Report:
     def heat(self) -> tuple[heat.HeatRow, ...]:
         """Every difference at every site."""
         return heat.heat_rows(self.groups)
+
+    @cached_property
+    def lines(self) -> tuple[lines.LinesPanel, ...]:
+        """Everything over training steps, and over checkpoints in a row."""
+        logged = self.book.analysis.provenance
+        return (
+            *ladder.ladder_panels(self.book),
+            *training.training_panels(logged),
+            *training.geometry_panels(logged),
+        )
 
     @cached_property
     def headline_panels(self) -> tuple[transfer.ForestPanel | None, transfer.ForestPanel | None]:
@@ -199,9 +223,7 @@ class Report:
         own = {panel.key: figures.forest_figure(panel) for panel in forests}
         for group in self.groups:
             own |= {panel.key: figures.layer_figure(panel, names) for panel in group.panels}
-        for curve in provenance.training_curves(book.analysis.provenance):
-            own[curve.key] = figures.curve_figure(curve.title, curve.steps, curve.values)
-        return own
+        return own | {panel.key: lines.lines_figure(panel) for panel in self.lines}
 
     def downloads(self) -> list[dict[str, str]]:
         """Files that the page can save."""
@@ -231,11 +253,11 @@ class Report:
             }
         )
 
-    def html(self) -> str:
+    def html(self, target: Target) -> str:
         """The page.
 
         Raises:
-            GeomkitError: it would be above 25 MB.
+            GeomkitError: it would be above `target.most` bytes.
         """
         script = "".join(asset(name) for name in SCRIPTS)
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -246,6 +268,7 @@ class Report:
             .get_template("page.html")
             .render(
                 **self.context(),
+                refresh=target.refresh,
                 policy=POLICY.format(digest=digest),
                 style=own("".join(map(asset, STYLES))),
                 script=own(script),
@@ -264,7 +287,8 @@ class Report:
                 "text and drawings": len(page.encode())
                 - sum(map(len, (plotly, data, points)))
                 - sheet,
-            }
+            },
+            target.most,
         )
         return page
 
@@ -297,7 +321,10 @@ class Report:
             "drawings": [(n, own(svg)) for n, svg in self.shown.drawings()] if self.shown else [],
             "media": self.media,
             "skipped_shown": SKIPPED_SHOWN,
-            "curves": provenance.training_curves(analysis.provenance),
+            "curves": training.training_panels(analysis.provenance),
+            "live_geometry": training.geometry_panels(analysis.provenance),
+            "ladders": ladder.ladder_panels(book),
+            "ladder_rows": ladder.ladder_rows(book),
             "gates": provenance.gates(analysis.provenance),
             "facts": provenance.facts(analysis.provenance),
             "records": provenance.records(analysis.provenance),
@@ -359,6 +386,7 @@ def environment() -> Environment:
         "forest_svg": lambda panel: own(static.forest_svg(panel)),
         "heat_svg": lambda rows, sites: own(static_layers.heat_svg(rows, sites)),
         "layer_svg": lambda panel: own(static_layers.layer_svg(panel)),
-        "curve_svg": lambda c: own(static.curve_svg(c.title, c.steps, c.values)),
+        "line_names": lines.line_names,
+        "lines_svg": lambda panel: own(lines.lines_svg(panel)),
     }  # fmt: skip
     return env

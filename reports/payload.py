@@ -104,7 +104,7 @@ def check_size(parts: Mapping[str, int], limit: int = REFUSE_BYTES) -> None:
         raise GeomkitError(
             f"Expected a report of at most {limit / MEGABYTE:.0f} MB, "
             f"got {total / MEGABYTE:.1f} MB ({shares}): "
-            "show fewer rows on the map or embed no media."
+            "show fewer rows on the map, embed no media, or allow more with --max-size."
         )
     if total > WARN_BYTES:
         warnings.warn(f"the report is {total / MEGABYTE:.1f} MB: {shares}", stacklevel=3)

@@ -13,12 +13,6 @@ TABLED = frozenset({"checkpoints", "prompts", "commands", "command"})
 APART = frozenset({"gate", "training", "versions", "name"})
 """Fields of a checkpoint record that are not a row of the checkpoint table."""
 
-CURVES = {
-    "loss": "Contrastive loss",
-    "accuracy": "In-batch accuracy",
-    "learning_rate": "Learning rate",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -37,16 +31,6 @@ class Gate:
     check: str
     passed: bool | None
     rest: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingCurve:
-    """One logged number over the training steps."""
-
-    key: str
-    title: str
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
 
 
 def records(provenance: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
@@ -109,29 +93,9 @@ def the_rest(provenance: Mapping[str, Any]) -> dict[str, Any]:
             own = record.get(part)
             if own:
                 short = (
-                    {k: v for k, v in own.items() if k != "steps"}
+                    {k: v for k, v in own.items() if k not in ("steps", "geometry")}
                     if isinstance(own, Mapping)
                     else own
                 )
                 rest[f"{part} of {record.get('name', '')}"] = short
     return rest
-
-
-def training_curves(provenance: Mapping[str, Any]) -> tuple[TrainingCurve, ...]:
-    """Logged numbers of the last checkpoint that was trained; empty without a log."""
-    logs = [
-        training["steps"]
-        for record in records(provenance)
-        if isinstance(training := record.get("training"), Mapping)
-        and is_list(training.get("steps"))
-    ]
-    steps = [s for s in logs[-1] if isinstance(s, Mapping) and "step" in s] if logs else []
-    curves = []
-    for key, title in CURVES.items():
-        logged = [
-            (float(s["step"]), float(s[key])) for s in steps if isinstance(s.get(key), int | float)
-        ]
-        if len(logged) > 1:
-            at, values = zip(*logged, strict=True)
-            curves.append(TrainingCurve(f"training-{key}", title, at, values))
-    return tuple(curves)

@@ -186,28 +186,3 @@ def map_svg(name: str, coordinates: NDArray[np.float32], rows: Sequence[Row], li
             css = f"m-{row.modality} point"
             body.append(mark(row.modality, half + x * scale, half - y * scale, 3.2, css))
     return svg(MAP_SIDE, MAP_SIDE, f"Map of {clip(name, 60)}: a sample of the points", body)
-
-
-# ------------------------------------------------------------------------------ training log
-
-
-def curve_svg(title: str, steps: Sequence[float], values: Sequence[float]) -> str:
-    """One curve over training steps."""
-    width, height = LAYER_SIZE
-    left, right, top, bottom = 46, width - 8, 8, height - 24
-    low, high = min(values), max(values)
-    high = high if high > low else low + 1.0
-    span = (steps[-1] - steps[0]) or 1.0
-    points = [
-        (
-            left + (s - steps[0]) / span * (right - left),
-            bottom - (v - low) / (high - low) * (bottom - top),
-        )
-        for s, v in zip(steps, values, strict=True)
-    ]
-    body = [line((left, bottom), (right, bottom), "axis"), path(points, "curve after")]
-    for value, y in ((low, bottom), (high, top + 8)):
-        body.append(text(left - 6, y, number(value), "tick", "end"))
-    for step, x, anchor in ((steps[0], left, "start"), (steps[-1], right, "end")):
-        body.append(text(x, bottom + 16, f"step {step:g}", "tick", anchor))
-    return svg(width, height, title, [f'<g class="m-text">{"".join(body)}</g>'])

@@ -1,11 +1,12 @@
 
 /* ---- the heat map: where what changed, and a way to the map's layer ---- */
 
-const SITE = "geomkit:site";
-
-/** Tell every part of the page which site is looked at. */
-function tellSite(name) {
-  document.dispatchEvent(new CustomEvent(SITE, { detail: name }));
+/** Move the map to a site; its slider has the sites in the same order. */
+function goToSite(at) {
+  const slider = $("layer");
+  if (!slider) return;
+  slider.value = at;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 /** Views to choose from: one modality with all measures, or one measure with all modalities. */
@@ -54,11 +55,11 @@ function startHeat(heat) {
     });
     select.append(group);
   }
-  let at = heat.sites.at(-1)?.name;
+  let at = heat.sites.length - 1;
   const short = (name) => name.replace(/^block_0*(?=\d)/, "").replace("final_norm", "norm").replace("embed", "emb");
 
   function markSite() {
-    for (const head of $("heat-live").querySelectorAll("thead th[data-site]")) head.classList.toggle("now", head.dataset.site === at);
+    $("heat-live").querySelectorAll("thead th[data-site]").forEach((head, i) => head.classList.toggle("now", i === at));
   }
 
   function show() {
@@ -115,10 +116,10 @@ function startHeat(heat) {
   $("heat-live").addEventListener("pointerover", say);
   $("heat-live").addEventListener("click", (event) => {
     const box = event.target.closest("td button")?.parentElement;
-    if (box) tellSite(heat.sites[box.cellIndex - 1].name);
+    if (box) goToSite(box.cellIndex - 1);
   });
-  document.addEventListener(SITE, (event) => {
-    at = event.detail;
+  document.addEventListener("geomkit:site", (event) => {
+    at = event.detail.site;
     markSite();
   });
   select.addEventListener("change", show);

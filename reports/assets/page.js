@@ -205,11 +205,24 @@ function startPrint() {
   });
 }
 
+/** While a run is watched the page is written anew: load it again, unless somebody is reading on. */
+function startRefresh() {
+  const every = Number(root.dataset.refresh) * 1000;
+  if (!every) return;
+  let used = 0;
+  for (const name of ["pointerdown", "keydown", "input"]) addEventListener(name, () => { used = Date.now(); });
+  setInterval(() => {
+    const playing = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
+    if (!playing && Date.now() - used > 3 * every) location.reload();
+  }, every);
+}
+
 async function start() {
   root.classList.add("on");
   startTheme();
   startNavigation();
   startPrint();
+  startRefresh();
   try {
     const data = JSON.parse(await unpack("data"));
     startDownloads(data.downloads);

@@ -268,6 +268,45 @@ def verdicts(differences: tuple[Difference, ...], trained: tuple[str, ...]) -> I
     yield Verdict("intrinsic_dimension", "audio", "untrained", "NOT RUN", rare)
 
 
+def live_geometry() -> Iterator[dict[str, Any]]:
+    """A fixed probe set while the model trained; sounds are not defined at first."""
+    for step in range(0, 121, 20):
+        share = step / 120
+        for kind, change in (("text", -0.57), ("image", -0.4), ("audio", -0.29)):
+            value = None if kind == "audio" and not step else 0.95 + change * share
+            yield {"step": step, "metric": "mean_cosine", "modality": kind, "value": value}
+        yield {
+            "step": step, "metric": "paired_cosine", "modality": "image-text",
+            "value": 0.3 + 0.3 * share,
+        }  # fmt: skip
+
+
+def trajectory() -> Analysis:
+    """Five checkpoints in a row: two on the way, and one of another recipe."""
+    base = complete()
+    own = (BEFORE, "step-40", "step-80", "soup", AFTER)
+    shares = dict(zip(own[1:-1], (0.35, 0.7, 1.15), strict=True))
+    starts = {
+        (m.metric, m.site, m.modality): m for m in base.measurements if m.checkpoint == BEFORE
+    }
+    middle, changes = [], []
+    for d in base.differences:
+        start = starts[d.metric, d.site, d.modality]
+        for name, share in shares.items():
+            moved = None if d.value is None else d.value * share
+            value = None if start.value is None or moved is None else start.value + moved
+            span = None if value is None else around(value, 0.03 * abs(value))
+            middle.append(replace(start, checkpoint=name, value=value, interval=span))
+            wide = None if moved is None else around(moved, 0.05 * abs(moved))
+            changes.append(replace(d, after=name, value=moved, interval=wide, band=None))
+    return replace(
+        base,
+        checkpoints=own,
+        measurements=(*base.measurements, *middle),
+        differences=(*changes, *base.differences),
+    )
+
+
 def provenance() -> dict[str, Any]:
     """What a run says about itself."""
     rng = np.random.default_rng(2)
@@ -299,7 +338,10 @@ def provenance() -> dict[str, Any]:
         "name": AFTER, "source": "sandbox/lco", "weights_sha": "c3e8" * 16,
         "decoder_sha": "70b1" * 16,
         "merged": True,
-        "training": {"preset": "sandbox", "pairs": 11520, "trained": ["text"], "steps": steps},
+        "training": {
+            "preset": "sandbox", "pairs": 11520, "trained": ["text"], "steps": steps,
+            "geometry": list(live_geometry()),
+        },
     }  # fmt: skip
     return {
         "checkpoints": [{"name": BEFORE, **record}, tuned],
@@ -395,9 +437,17 @@ def complete() -> Analysis:
     )
     drifts = tuple(
         Drift(
-            "drift_angle", BEFORE, AFTER, site, kind, 9.0 * depth if depth else None, None, 79.0,
-            SAMPLES, "" if depth else EMBED_NOTE,
-        )  # fmt: skip
+            "drift_angle",
+            BEFORE,
+            AFTER,
+            site,
+            kind,
+            9.0 * depth if depth else None,
+            None,
+            79.0,
+            SAMPLES,
+            "" if depth else EMBED_NOTE,
+        )
         for kind in ("text", "image", "audio")
         for depth, site in enumerate(SITES)
     )
