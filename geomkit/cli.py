@@ -115,17 +115,23 @@ def root(
 def train(
     ckpt: Annotated[str, typer.Option(help="Base checkpoint: folder, hub id or `base`.")] = "base",
     pairs: Annotated[
-        str, typer.Option(help="Text pairs: `sandbox[:count]`, JSONL, CSV or Parquet.")
+        str,
+        typer.Option(
+            help="Text pairs: `sandbox[:count]`, JSONL, CSV or Parquet; for --method clip, samples."
+        ),
     ] = SANDBOX,
     to: Annotated[Path, typer.Option("--out", help="Folder of the new adapter.")] = Path("lco"),
     preset: Annotated[
-        str | None, typer.Option(help="Recipe: lco-text, sandbox. By default fits --pairs.")
+        str | None, typer.Option(help=f"Recipe: {', '.join(PRESETS)}. By default fits --pairs.")
     ] = None,
+    probe_set: Annotated[
+        str, typer.Option(help="Samples whose geometry is followed; by default some of the pairs.")
+    ] = "",
     as_json: Json = False,
     config: ConfigPath = None,
     **given: Any,
 ) -> None:
-    """Train a text-only adapter inside the decoder, and prove that nothing else changed.
+    """Train inside the decoder, by default an adapter on text; prove that nothing else changed.
 
     Example: geomkit train --ckpt base --pairs sandbox --out lco
     """
@@ -134,12 +140,14 @@ def train(
     settings = _settings(config)
     base, pairs = settings.source(ckpt), settings.named_data(pairs)
     with progress(err) as shown:
-        record = stages.train(base, pairs, to, shown, preset=preset, **given)
+        record = stages.train(
+            base, pairs, to, shown, preset=preset, probe_set=settings.named_data(probe_set), **given
+        )
     if as_json:
         out.print_json(record.to_json())
     else:
         _lines(summary.training_lines(record))
-        out.print(f"adapter: {to}")
+        out.print(f"{summary.result_of(record)}: {to}")
 
 
 @app.command()

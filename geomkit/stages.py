@@ -30,15 +30,17 @@ if TYPE_CHECKING:
 
 SANDBOX = "sandbox"
 REPORT = "report.html"
+WATCHED = 24  # scenes of each kind whose geometry is followed while training
 CAPTIONS = 120  # held-out scenes of each kind that the generative loss is measured on
 
 
 def train(
     base: str, pairs: str, out: Path, report: Progress, *, preset: str | None, **given: Any
 ) -> TrainingRecord:
-    """Train a text-only adapter of `base`; sandbox pairs bring the sandbox recipe and its check.
+    """Train `base` by a method; sandbox pairs bring the sandbox recipe and its check.
 
-    With sandbox pairs the generative loss is measured on held-out scenes before and after.
+    With sandbox pairs the generative loss is measured on held-out scenes before and after, and the
+    geometry of some of them is followed; `probe_set` names samples to follow instead.
     """
     from geomkit import sandbox
     from geomkit.training import TrainConfig, load_pairs
@@ -46,20 +48,34 @@ def train(
     from geomkit.training.generation import NO_CAPTIONS, Captions
 
     own = pairs.partition(":")[0] == SANDBOX
+    followed = given.pop("probe_set", "")
     config = TrainConfig.of(preset or (SANDBOX if own else "lco-text"), **given)
-    captions = NO_CAPTIONS
+    captions, watched = NO_CAPTIONS, _samples(followed) if followed else ()
     if own:
         scenes = sandbox.samples("test", images=CAPTIONS, sounds=CAPTIONS)
         captions = Captions(scenes, sandbox.INSTRUCTIONS, sandbox.paraphrases(scenes))
+        watched = watched or sandbox.samples("validation", images=WATCHED, sounds=WATCHED)
     return train_adapter(
         config,
         _path(base),
-        load_pairs(pairs),
+        _media_pairs(pairs) if config.method == "clip" else load_pairs(pairs),
         out,
         source=_source(base),
         captions=captions,
+        watched=watched,
         progress=report,
     )
+
+
+def _media_pairs(data: str) -> tuple[Sample, ...]:
+    """Samples with a medium and a text: those of the sandbox are scenes that training may see."""
+    return _samples("sandbox:train" if data.partition(":")[0] == SANDBOX else data)
+
+
+def _samples(data: str) -> tuple[Sample, ...]:
+    from geomkit.data.samples import load_samples
+
+    return load_samples(data)[1]
 
 
 def merge(adapter: Path, base: str, out: Path) -> MergeRecord:

@@ -167,9 +167,10 @@ def training_lines(record: TrainingRecord) -> Iterator[str]:
     """What was trained, on what, and the proof that nothing else changed."""
     first, last = record.steps[0], record.steps[-1]
     media = sum(record.media.values())
+    kind = "text" if record.trained == ("text",) else "media-text"
     same = sum(record.frozen_before[r] == record.frozen_after[r] for r in record.frozen_before)
     yield (
-        f"{record.pairs} text pairs, {media} media; {len(record.steps)} steps in "
+        f"{record.pairs} {kind} pairs, {media} media; {len(record.steps)} steps in "
         f"{record.seconds:.0f} s; loss {first.loss:.2f} -> {last.loss:.2f}"
     )
     yield (
@@ -177,11 +178,19 @@ def training_lines(record: TrainingRecord) -> Iterator[str]:
         f"{record.trainable_outside} outside; frozen parts unchanged: "
         f"{same}/{len(record.frozen_before)} ({', '.join(record.frozen_before)})"
     )
+    for notice in record.notices:
+        yield f"warning: {notice.message}"
     for change in record.generation:
         yield (
             f"generative loss, {change.modality}: {change.before:.3f} -> {change.after:.3f} "
             f"nats a token on {change.n} held-out captions"
         )
+
+
+def result_of(record: TrainingRecord) -> str:
+    """What a training wrote, in a word."""
+    whole = record.config.method == "full" or record.config.train_towers
+    return "checkpoint" if whole else "adapter"
 
 
 def merge_lines(record: MergeRecord) -> Iterator[str]:

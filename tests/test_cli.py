@@ -70,7 +70,7 @@ def test_config_fields_are_options_with_their_own_help(geomkit) -> None:  # type
                 "every:4. [default: all]",
             ],
         ),
-        ("train", ["[default: 64; sandbox: 16]", "[default: cosine]"]),
+        ("train", ["[default: 64; sandbox: 16]", "[default: cosine; lco-released: linear]"]),
     ],
 )
 def test_the_help_shows_defaults_and_what_presets_change(  # type: ignore[no-untyped-def]

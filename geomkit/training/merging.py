@@ -106,6 +106,11 @@ def merge(
 def _merge(
     adapter: Path, base: Path, work: Path, samples: Sequence[Sample], names: tuple[str, str]
 ) -> MergeRecord:
+    if adapters.is_projection(adapter):
+        raise TrainingError(
+            f"Expected branches in the decoder to merge, {adapter.name} is a matrix after it: there"
+            " is nothing to merge, the base generates as it did; capture it as it is."
+        )
     copied = copy_rest(base, work)
     model, processor = load_checkpoint("base", str(base)).model, load_processor(base)
     _refuse_other_base(adapter, model)
