@@ -31,9 +31,12 @@ GROUPS = [str(i // 2) for i in range(120)]
 OUT = Outliers((0, 1, 2), (0, 1))
 
 
+ALL = selected(["all"])
+
+
 def everything(x, y):
-    forward, back = retrieved(x, y)
-    return within(x), within(y), between(x, y), forward, back
+    forward, back = retrieved(x, y, ALL)
+    return within(x, ALL), within(y, ALL), between(x, y, ALL), forward, back
 
 
 def test_values_are_those_of_the_geometry_functions():
@@ -65,12 +68,15 @@ def test_values_are_those_of_the_geometry_functions():
         "cknna": geometry.cknna(X, Y, groups=GROUPS),
         "linear_cka": geometry.linear_cka(X, Y),
         "linear_cka_ablated": geometry.linear_cka(X[:, 2:], Y[:, 2:]),
+        "procrustes": geometry.procrustes(X, Y),
+        "cca": geometry.cca(X, Y),
+        "rsa": geometry.rsa(X, Y, groups=GROUPS),
         "retrieval_r1": found.recall(1),
         "retrieval_r5": found.recall(5),
         "retrieval_mrr": found.mrr(),
         "gallery_hubness": geometry.hubness(X, Y).robin_hood,
     }
-    got = within(x) | between(x, y) | forward
+    got = within(x, ALL) | between(x, y, ALL) | forward
     assert {name: e.value for name, e in got.items()} == pytest.approx(want, rel=1e-9)
     assert back["retrieval_mrr"].value == pytest.approx(
         geometry.retrieval(Y, X, GROUPS, GROUPS).mrr()
@@ -93,7 +99,9 @@ def test_chance_levels():
 def test_every_metric_is_described_and_lies_in_its_range():
     x, y = space(X, GROUPS, outliers=OUT), space(Y, GROUPS, outliers=OUT)
     for known, got in zip(
-        (WITHIN, BETWEEN, RETRIEVED), (within(x), between(x, y), retrieved(x, y)[1]), strict=True
+        (WITHIN, BETWEEN, RETRIEVED),
+        (within(x, ALL), between(x, y, ALL), retrieved(x, y)[1]),
+        strict=True,
     ):
         assert list(known) == list(got)
         for name, metric in known.items():
@@ -176,7 +184,8 @@ def test_without_outliers_of_the_first_checkpoint_nothing_is_ablated():
 def test_shares_know_their_groups():
     got = within(space(X, GROUPS))
     assert got["effective_rank"].names == tuple(sorted(set(GROUPS)))
-    assert got["hubness"].names == ()  # folds
+    assert got["hubness"].names == tuple(sorted(set(GROUPS)))
+    assert between(space(X, GROUPS), space(Y, GROUPS))["linear_cka"].names == ()  # folds
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(120, 16), (90, 200)])

@@ -12,10 +12,10 @@ from functools import cached_property
 from geomkit import statistics
 from geomkit.estimates.metric import Metric
 from geomkit.estimates.space import NEIGHBOURS, WHOLE, Rows, Space
-from geomkit.estimates.within import from_folds
+from geomkit.estimates.within import from_rows
 from geomkit.geometry import ranking
-from geomkit.geometry.hubs import hubness_without
 from geomkit.geometry.ranking import Retrieval
+from geomkit.geometry.removals import robin_hood_influence
 from geomkit.geometry.struck import near
 from geomkit.statistics import Estimate
 
@@ -64,10 +64,10 @@ def _scored(of: Search, scores: Rows, chance: float) -> Estimate:
 
 
 def hubness(of: Search) -> Estimate:
-    """How unevenly the gallery's items are found, counted again without each fold."""
+    """How unevenly the gallery's items are found, counted again without each group."""
     lists = near(of.x.unit, of.x.folds, NEIGHBOURS, items=of.y.unit, cosines=of.cosines)
-    found = hubness_without(lists)
-    return from_folds(of.x, [one.robin_hood for one in found], chance=None)
+    found, slope = robin_hood_influence(lists, of.x.clusters)
+    return from_rows(of.x, found.robin_hood, slope, chance=None)
 
 
 _TIES = "equal groups are right answers; a tie is a miss"

@@ -16,9 +16,9 @@ from geomkit.errors import DegenerateInput
 from geomkit.estimates.metric import Metric
 from geomkit.estimates.space import NEIGHBOURS, Rows, Space
 from geomkit.geometry import influence, isotropy, spectrum, sphere
-from geomkit.geometry.dimension import two_nn_without
-from geomkit.geometry.hubs import hubness_without
+from geomkit.geometry.dimension import two_nn_influence
 from geomkit.geometry.influence import Axes
+from geomkit.geometry.removals import robin_hood_influence, skewness_influence
 from geomkit.geometry.rows import directions, similarity_blocks
 from geomkit.statistics import Estimate
 
@@ -124,20 +124,21 @@ def spectral_decay(x: Space) -> Estimate:
 
 
 def hubness(x: Space) -> Estimate:
-    """The skewness of how often a row is another's neighbour, counted again without each fold."""
-    found = hubness_without(x.near)
-    return from_folds(x, [one.skewness for one in found], chance=found[0].chance_skewness)
+    """The skewness of how often a row is another's neighbour, counted again without each group."""
+    found, slope = skewness_influence(x.near, x.clusters)
+    return from_rows(x, found.skewness, slope, chance=found.chance_skewness)
 
 
 def robin_hood(x: Space) -> Estimate:
     """The share of neighbour places that would have to move to make all rows alike."""
-    return from_folds(x, [one.robin_hood for one in hubness_without(x.near)], chance=None)
+    found, slope = robin_hood_influence(x.near, x.clusters)
+    return from_rows(x, found.robin_hood, slope, chance=None)
 
 
 def two_nn(x: Space) -> Estimate:
-    """The likelihood estimate, made again without each fold."""
-    found = two_nn_without(x.apart)
-    return from_folds(x, [one.likelihood for one in found], chance=None)
+    """The likelihood estimate, from each row's ratio of distances."""
+    found, _, slope = two_nn_influence(x.apart)
+    return from_rows(x, found.likelihood, slope, chance=None)
 
 
 def from_folds(x: Space, values: Sequence[float] | Rows, *, chance: float | None) -> Estimate:
@@ -145,7 +146,7 @@ def from_folds(x: Space, values: Sequence[float] | Rows, *, chance: float | None
     return statistics.from_jackknife(np.asarray(values), x.folds, chance=chance)
 
 
-def from_rows(x: Space, value: float, slope: Rows, *, chance: float) -> Estimate:
+def from_rows(x: Space, value: float, slope: Rows, *, chance: float | None) -> Estimate:
     """An estimate of one influence a row, whose shares know their groups."""
     return statistics.from_rows(value, slope, x.clusters, chance=chance, names=x.groups)
 
