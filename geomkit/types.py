@@ -277,6 +277,7 @@ class ProbeResult:
     selectivity_interval: Interval | None = None  # paired, on the same held-out rows
     ceiling: float | None = None  # accuracy of the probe trained on `test_on` itself
     penalty: float | None = None
+    uncentred: float | None = None  # accuracy when `test_on` keeps its own mean: the gap left in
 
     @property
     def guess(self) -> float:

@@ -246,6 +246,7 @@ def _scored(bare: ProbeResult, marks: Marks, ceiling: Outcome, test: Task) -> Pr
         selectivity_interval=interval(selectivity),
         ceiling=None if isinstance(ceiling, str) else float(ceiling.correct.mean()),
         penalty=marks.penalty,
+        uncentred=float(marks.uncentred.mean()),
     )
 
 

@@ -162,7 +162,10 @@ def lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
             "metric": f"probe:{p.attribute}", "value": p.accuracy, "chance": p.guess,
             "note": p.note, **_bounds(p.interval),
         }  # fmt: skip
-        beside = {"control": p.control, "ceiling": p.ceiling, "selectivity": p.selectivity}
+        beside = {
+            "control": p.control, "ceiling": p.ceiling, "uncentred": p.uncentred,
+            "selectivity": p.selectivity,
+        }  # fmt: skip
         for name, value in beside.items():
             if value is not None:
                 span = p.selectivity_interval if name == "selectivity" else None

@@ -417,3 +417,41 @@ def test_spoken_attributes_improve_and_controls_get_nothing_for_free(tmp_path):
             (free if "negative control" in d.note else gains).append(d.improved is True)
     assert np.mean(gains) == 1.0
     assert np.mean(free) < 0.1
+
+
+# ------------------------------------------------------------ what a leak would make of controls --
+
+
+def copies(path, own_groups):
+    """Four near-copies of each scene; after, copies lie close together. No label is in any state.
+
+    `own_groups` forgets which rows are copies, as a split by rows would.
+    """
+    loose = Geometry(signal=0.0, scene=0.0, noise=1.0)
+    tight = Geometry(signal=0.0, scene=2.0, noise=0.2)
+    run = write_run(path, {"base": loose, "lco": tight}, scenes=30, copies=4, dim=64)
+    if own_groups:
+        rows = tuple(dataclasses.replace(row, group="") for row in run.plan.rows)
+        run = dataclasses.replace(run, plan=dataclasses.replace(run.plan, rows=rows))
+    return run
+
+
+def test_a_split_by_rows_would_improve_the_controls_and_the_split_by_groups_does_not(tmp_path):
+    honest = controls(copies(tmp_path / "groups", own_groups=False))
+    assert {v.status for v in honest.values()} == {"info"}
+    leaked = controls(copies(tmp_path / "rows", own_groups=True))
+    for key in (("probe:background", "image->image"), ("probe:voice", "audio->audio")):
+        assert leaked[key].status == "WARN"
+        assert "clearly up" in leaked[key].sentence
+
+
+def test_the_accuracy_with_the_gap_left_in_is_beside_the_centred_one(tmp_path):
+    apart = dataclasses.replace(WIDE, gap=25.0, scene=0.5)
+    run = write_run(tmp_path / "run", {"base": apart}, scenes=80)
+    found = by_name(probe_run(run, FINAL)[0])
+    crossed = found["colour", "text", "image", "base"]
+    assert crossed.accuracy == 1.0
+    assert crossed.uncentred < 0.7
+    assert f"{crossed.uncentred:.3f} when the tested modality keeps its own mean" == crossed.note
+    own = found["colour", "image", "image", "base"]
+    assert own.uncentred == own.accuracy

@@ -98,15 +98,18 @@ def test_the_table_has_one_line_a_number() -> None:
 def test_beside_a_probe_stand_its_control_its_ceiling_and_its_selectivity() -> None:
     span = Interval(0.1, 0.3, 0.95, "m")
     given = analysis()
-    probe = dataclasses.replace(given.probes[0], ceiling=0.9, selectivity_interval=span)
+    probe = dataclasses.replace(
+        given.probes[0], ceiling=0.9, uncentred=0.4, selectivity_interval=span
+    )
     rows = list(lines(dataclasses.replace(given, probes=(probe,))))[3:]
     assert {row["metric"]: row["value"] for row in rows} == {
         "probe:colour": 0.5,
         "control:colour": 0.26,
         "ceiling:colour": 0.9,
+        "uncentred:colour": 0.4,
         "selectivity:colour": 0.24,
     }
-    assert (rows[3]["low"], rows[3]["high"]) == (0.1, 0.3)
+    assert (rows[4]["low"], rows[4]["high"]) == (0.1, 0.3)
     assert "low" not in rows[1]
 
 
