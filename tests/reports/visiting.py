@@ -73,12 +73,20 @@ def complaint(message: Any) -> bool:
 
 
 @contextmanager
-def launched(*flags: str) -> Iterator[Any]:
-    """A browser."""
+def launched() -> Iterator[Any]:
+    """The browser of a session; more of its kind come from `another`."""
     with playwright.sync_playwright() as driver:
-        own = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+        own = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield own
         own.close()
+
+
+@contextmanager
+def another(browser: Any, *flags: str) -> Iterator[Any]:
+    """A second browser, started with other flags."""
+    own = browser.browser_type.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+    yield own
+    own.close()
 
 
 @contextmanager
