@@ -108,6 +108,7 @@ def analyze_run(
     measurements += told.measurements
     differences += told.differences
     trained = trained_on(records_of)
+    carried = _transfers(found, survey, trained) if SITE in sites else ()
     judged = verdicts(measurements, (*differences, *told.probe_differences), told.probes, trained)
     return Analysis(
         schema=SCHEMA,
@@ -118,7 +119,7 @@ def analyze_run(
         modalities=survey.modalities,
         pairs=tuple(f"{medium}-text" for medium in survey.media),
         trained=trained,
-        headline=headline(judged, measurements),
+        headline=headline(judged, measurements, carried),
         verdicts=judged,
         measurements=measurements,
         differences=differences,
@@ -126,7 +127,7 @@ def analyze_run(
         probe_differences=told.probe_differences,
         skipped=run.skipped(),
         provenance=_provenance(survey, records_of, probes.seed if probes else 0),
-        transfers=_transfers(found, survey, trained) if SITE in sites else (),
+        transfers=carried,
         bindings=told.bindings,
         drifts=told.drifts,
     )

@@ -75,7 +75,7 @@ LEAST: Mapping[str, float] = {
 """Changes below these are none, however sure: merging an adapter into float16 weights moves every
 state by 1e-4 of its length, and many samples make any shift significant."""
 
-DISTANCES = ("alignment", "modality_gap")
+DISTANCES = ("alignment", "modality_gap", "modality_gap_plug_in")
 """Distances on the sphere, which grow when the states spread."""
 
 Role = Literal["trained", "untrained", "control"]

@@ -53,7 +53,8 @@ def headline(
     spread = {v.modality: _isotropy(verdicts, v.modality) for v in own}
     quoted = {m: _told_by(verdicts, m, status) for m, status in spread.items()}
     ends = {
-        m: _ends(measurements, metric, m, (names[0], names[-1])) + _amount(transfers, metric, m)
+        m: _ends(measurements, metric, m, (names[0], names[-1]))
+        + _amount(transfers, metric, m, names[-1])
         for m, metric in quoted.items()
     }
     subject = f"{names[-1]} against {names[0]}"
@@ -91,9 +92,10 @@ def _ends(
     return f"{WORDS[metric]} {' -> '.join(number(found.get(name)) for name in names)}"
 
 
-def _amount(transfers: Sequence[Transfer], metric: str, modality: str) -> str:
+def _amount(transfers: Sequence[Transfer], metric: str, modality: str, after: str) -> str:
     """`, 0.53 of the way text went`, where that is clearly less than nearly all of it."""
-    found = [t for t in transfers if t.trained and (t.metric, t.untrained) == (metric, modality)]
+    named = (metric, modality, after)
+    found = [t for t in transfers if t.trained and (t.metric, t.untrained, t.after) == named]
     if len(found) != 1:
         return ""  # nothing to set it against, or more than one
     (t,) = found

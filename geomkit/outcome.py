@@ -7,12 +7,14 @@ headline are listed, as the more there are the likelier one of them improves by 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from geomkit.compare import HEADLINE, WORDS, listed
 from geomkit.transfer import CARRIED, NONE, NOTHING, OPEN, OPPOSITE, UNMEASURED
 from geomkit.types import Transfer
+from geomkit.words import counted
 
 Outcome = Literal["reached", "mixed", "opposite", "not reached", "nothing", "untold"]
 
@@ -53,7 +55,10 @@ def _outcome(found: set[str]) -> Outcome:
 
 
 def sentences(transfers: Sequence[Transfer]) -> Iterator[str]:
-    """The outcome in one sentence, then one for each untrained modality, metric by metric."""
+    """The outcome in one sentence, then one for each untrained modality: what became of it where.
+
+    Headline metrics are named with how much of it; the others are counted.
+    """
     found = outcomes(transfers)
     if not found:
         yield "Transfer: no metric here has both a trained and an untrained modality."
@@ -71,9 +76,14 @@ def sentences(transfers: Sequence[Transfer]) -> Iterator[str]:
 
 
 def _grouped(transfers: Sequence[Transfer]) -> Iterator[str]:
-    """`transferred in part: mean cosine (0.95 of the way of text), uniformity (...)`."""
-    for verdict in dict.fromkeys(t.verdict for t in transfers):
-        yield f"{verdict}: {listed([_named(t) for t in transfers if t.verdict == verdict])}"
+    """`transferred in part: mean cosine (0.95 of the way of text); of 2 others: 2 not compared`."""
+    first = [t for t in transfers if t.metric in HEADLINE] or transfers
+    for verdict in dict.fromkeys(t.verdict for t in first):
+        yield f"{verdict}: {listed([_named(t) for t in first if t.verdict == verdict])}"
+    rest = Counter(t.verdict for t in transfers if t not in first)
+    if rest:
+        counts = listed([f"{count} {verdict}" for verdict, count in rest.most_common()])
+        yield f"of {counted(rest.total(), 'other metric')}: {counts}"
 
 
 def _named(transfer: Transfer) -> str:

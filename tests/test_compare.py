@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from geomkit.compare import LEAST, WORDS, adjusted, joint, listed, p_value, verdicts
+from geomkit.estimates import METRICS
 from geomkit.headline import headline
 from geomkit.transfer import FULL, OPEN, PART
 from geomkit.types import Difference, Interval, Measurement, ProbeResult, Transfer
@@ -147,6 +148,10 @@ def test_few_groups_make_a_change_less_sure(groups, p):
     d = change("mean_cosine", "image", -0.015)
     told = dataclasses.replace(d, interval=dataclasses.replace(d.interval, groups=groups))
     assert p_value(told) == pytest.approx(p, rel=0.02)  # 1.5 half-widths, in t of groups - 1
+
+
+def test_every_least_change_is_of_a_metric_that_there_is():
+    assert set(LEAST) <= {*METRICS, "generative_loss"}
 
 
 @pytest.mark.parametrize(("metric", "least"), [(m, LEAST[m]) for m in WORDS if m in LEAST])
@@ -343,5 +348,7 @@ def test_the_headline_tells_the_amount_where_it_adds_something(verdict, ratio, t
 
     assert told in headline(found, measured, [share("text")])
     assert "image (mean cosine 0.5 -> 0.35)" in headline(found, measured)
+    other = dataclasses.replace(share("text"), after="step100")
+    assert told in headline(found, measured, [share("text"), other])
     two = headline(found, measured, [share("text"), share("audio")])
     assert "image (mean cosine 0.5 -> 0.35)" in two
