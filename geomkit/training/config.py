@@ -98,7 +98,7 @@ class TrainConfig:
     geometry_every: int = _doc(50, "steps between looks at the geometry of a probe set; 0: never")
     spike: float = _doc(2.0, "a loss above this multiple of its recent median is a spike; 0: off")
     collapse: float = _doc(
-        0.25, "stop when the probe set's effective rank falls below this share of its first; 0: off"
+        0.25, "stop when the probe set's rank falls below this share of its highest; 0: off"
     )
     report_to: str = _doc("none", "also log to: tensorboard, wandb, ... as transformers names them")
 

@@ -175,7 +175,9 @@ def _fitted(
             f"Expected batches of {config.batch} distinct texts, only {len(steps)} could "
             "be filled: lower batch or bring more varied pairs."
         )
-    return Fit(steps, tuple(recorded(history)), notices)
+    # a history that was read from a file has its keys in another order
+    seen = sorted(recorded(history), key=lambda one: (one.step, one.modality, one.metric))
+    return Fit(steps, tuple(seen), notices)
 
 
 def _step(row: Mapping[str, Any]) -> Step:

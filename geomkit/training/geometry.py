@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 
 from geomkit.architectures import body, decoder
 from geomkit.errors import DegenerateInput, TrainingError
-from geomkit.geometry import alignment, effective_rank, mean_cosine, uniformity
+from geomkit.geometry import alignment, effective_rank, mean_cosine, rank_me, uniformity
 from geomkit.hooks import tap
 from geomkit.pooling import pooler
 from geomkit.processing import Processor, load_processor
@@ -38,6 +38,7 @@ WITHIN: Mapping[str, Callable[[Any], float]] = {
     "mean_cosine": mean_cosine,
     "uniformity": uniformity,
     "effective_rank": effective_rank,
+    "rank_me": rank_me,  # not centred: it also falls when the states move into one point
 }
 BETWEEN: Mapping[str, Callable[[Any, Any], float]] = {
     "alignment": alignment,

@@ -1,8 +1,11 @@
 """Trainings that go wrong are stopped, or warned of, with the step and what to change.
 
-not finite   a loss or a gradient that is no number: stop
-spike        the loss far above its recent median: warn; when it stays there: stop
-collapse     the probe set's effective rank fell far below its first value: warn, then stop
+    not finite   a loss or a gradient that is no number: stop
+    spike        the loss far above its recent median: warn; when it stays there: stop
+    collapse     the probe set's effective rank fell far below its highest: warn, then stop
+
+The rank of the guard is RankMe, which is not centred: it falls to 1 when states move onto one line
+and also when they move into one point. What counts is how far it is above 1.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from geomkit.training.geometry import GeometryCallback
 
 WINDOW = 20  # steps that the median of the loss is over, and that a spike may last
 LEAST = 0.5  # nats above the median: near zero every multiple of it is small
-RANK = "effective_rank"
+RANK = "rank_me"
 
 log = logging.getLogger("geomkit.training")
 
@@ -97,24 +100,23 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]  # untyped
         if not self.share or not history or history[-1].step == self._seen:
             return
         self._seen = history[-1].step
-        ranks = {(g.step, g.modality): g.value for g in history if g.metric == RANK}
-        start = min(g.step for g in history)
-        for modality in sorted({m for _, m in ranks}):
-            if first := ranks.get((start, modality)):
-                self._weigh(modality, first, ranks.get((self._seen, modality)) or 0.0)
+        ranks = [one for one in history if one.metric == RANK]
+        for now in (one for one in ranks if one.step == self._seen):
+            best = max(one.value or 1.0 for one in ranks if one.modality == now.modality)
+            self._weigh(now.modality, best, now.value or 1.0)
 
-    def _weigh(self, modality: str, first: float, now: float) -> None:
+    def _weigh(self, modality: str, best: float, now: float) -> None:
         told = (
-            f"the effective rank of the {modality} probe set fell from {first:.2g} to {now:.2g} by "
+            f"the effective rank of the {modality} probe set fell from {best:.3g} to {now:.3g} by "
             f"step {self._seen}"
         )
-        if now < self.share * first:
+        if now - 1 < self.share * (best - 1):
             raise TrainingError(
                 f"Expected the states to stay apart, but {told}: they collapse; lower the learning "
                 "rate, raise the temperature or look for pairs that are all alike."
             )
-        if now < 2 * self.share * first:
-            _notice(self.notices, self._seen, "collapse", told)
+        if now - 1 < 2 * self.share * (best - 1):
+            _notice(self.notices, self._seen, "collapse", f"{told}: are the pairs all alike?")
 
 
 def _notice(notices: list[Notice], step: int, kind: str, message: str) -> None:

@@ -1,0 +1,120 @@
+"""Trainings that go wrong are stopped or warned of, with the step and what to change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from geomkit.errors import TrainingError
+from geomkit.training.config import TrainConfig
+from geomkit.training.geometry import Geometry
+from geomkit.training.guards import WINDOW, CollapseGuard, LossGuard
+from geomkit.training.pairs import TextPair
+from geomkit.training.trainer import train
+
+CALM = [2.0, 2.1, 1.9] * 10
+
+
+def run(losses: list[float], *, grad: float = 1.0, **given: Any) -> LossGuard:
+    guard = LossGuard(TrainConfig.of("sandbox", **given))
+    history: list[dict[str, float]] = []
+    for step, loss in enumerate(losses, 1):
+        history.append({"loss": loss})
+        state = SimpleNamespace(global_step=step, log_history=history)
+        guard.on_log(None, state, None, {"loss": loss, "grad_norm": grad})
+    return guard
+
+
+def test_a_calm_training_has_nothing_to_say() -> None:
+    falling = [4 * math.exp(-step / 20) for step in range(100)]
+    assert run(CALM).notices == run(falling).notices == []
+
+
+def test_a_spike_is_noted_once_with_its_step_and_forgiven_when_it_passes() -> None:
+    guard = run([*CALM, 9.0, 8.0, *CALM, 7.0, *CALM])
+    assert [(n.step, n.kind) for n in guard.notices] == [(31, "spike"), (63, "spike")]
+    assert "from 2 before" in guard.notices[0].message
+    assert "alpha / rank (now 32 / 16)" in guard.notices[0].message
+
+
+def test_a_spike_that_stays_ends_the_training() -> None:
+    with pytest.raises(
+        TrainingError, match=r"rose at step 31.*20 steps later it is still 9.*alpha"
+    ):
+        run([*CALM, *[9.0] * (WINDOW + 1)])
+
+
+def test_a_spike_is_measured_against_what_was_before_it() -> None:
+    # the median of the last steps would soon have taken the spike in
+    assert len(run([*CALM, *[9.0] * (WINDOW - 1)]).notices) == 1
+
+
+def test_near_zero_a_multiple_is_no_spike() -> None:
+    assert run([*[0.01] * 30, 0.3, *[0.01] * 30]).notices == []
+
+
+def test_the_guard_can_be_turned_off_or_set() -> None:
+    rising = [*CALM, *[9.0] * 40]
+    assert run(rising, spike=0.0).notices == []
+    assert run([*CALM, 3.0], spike=1.2).notices[0].step == 31
+
+
+def test_full_training_is_told_of_its_own_remedy() -> None:
+    guard = run([*CALM, 9.0], method="full")
+    assert "alpha" not in guard.notices[0].message
+    assert "learning rate" in guard.notices[0].message
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_it(loss: float) -> None:
+    with pytest.raises(TrainingError, match=r"finite loss, got (nan|inf) at step 3"):
+        run([2.0, 2.0, loss])
+
+
+def test_a_gradient_that_is_no_number_ends_it() -> None:
+    with pytest.raises(TrainingError, match="finite gradient, got nan at step 1"):
+        run([2.0], grad=float("nan"))
+
+
+def collapse(values: list[float | None], share: float = 0.25) -> CollapseGuard:
+    watched = SimpleNamespace(history=[])
+    guard = CollapseGuard(watched, share)  # type: ignore[arg-type]  # only its history is read
+    for step, value in enumerate(values):
+        watched.history.append(Geometry(step, "rank_me", "text", value))
+        guard.on_step_end(None, None, None)
+        guard.on_step_end(None, None, None)  # a step without a look changes nothing
+    return guard
+
+
+def test_a_falling_rank_is_noted_and_then_ends_it() -> None:
+    assert collapse([3.0, 9.0, 8.0, 6.0]).notices == []
+    guard = collapse([3.0, 9.0, 4.0])  # 3 of 8 above 1
+    assert [(n.step, n.kind) for n in guard.notices] == [(2, "collapse")]
+    with pytest.raises(TrainingError, match=r"text probe set fell from 9 to 2 by step 3.*collapse"):
+        collapse([3.0, 9.0, 4.0, 2.0])
+
+
+def test_states_that_are_all_equal_have_no_rank_left() -> None:
+    with pytest.raises(TrainingError, match="from 9 to 1 by step 1"):
+        collapse([9.0, None])
+
+
+def test_the_collapse_guard_can_be_turned_off() -> None:
+    assert collapse([9.0, 1.0], share=0.0).notices == []
+
+
+def test_a_training_that_collapses_stops(
+    base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    """A large learning rate on pairs by lot: the states of the tiny model fall together."""
+    config = replace(
+        quick, steps=60, learning_rate=0.5, geometry_every=1, shuffle_pairs=True, spike=0.0
+    )
+    with pytest.raises(TrainingError, match=r"effective rank of the text probe set fell.*step \d+"):
+        train(config, base, pairs, tmp_path / "a")
+    assert not (tmp_path / "a" / "training.json").exists()
