@@ -37,25 +37,34 @@ class Removals:
 
 
 def narrowed(found: Removals, code: Ints) -> Rows:
-    """The influence of each row on the mean score: a jackknife of groups without its excess.
+    """The influence of each row on the mean score: a jackknife of groups without its excess."""
+    own = found.scores - found.scores.mean()
+    sizes = np.bincount(code)
+    return np.asarray(excess(found, code) * (own + (_lost(found, len(sizes)) / sizes)[code]))
+
+
+def excess(found: Removals, code: Ints) -> float:
+    """The true spread over the jackknife's, in (0, 1].
 
     The squares of what two groups lose together, beyond what each loses alone, are counted once
-    less (the second term of Efron and Stein's expansion). Never narrowed below what independent
-    groups would have.
+    less (the second term of Efron and Stein's expansion). Never below what independent groups would
+    have.
 
     Reference:
         Efron and Stein 1981, Ann. Statist. 9.
     """
     own = found.scores - found.scores.mean()
-    sizes = np.bincount(code)
-    groups = len(sizes)
-    lost = np.bincount(found.group, found.loss, groups).astype(np.float64)
-    lost -= lost.mean()
+    groups = int(code.max()) + 1
     alone = np.bincount(code, own, groups)
-    whole, least = float(((alone + lost) ** 2).sum()), float((alone**2).sum())
-    kept = max(whole - _together(found, code, groups), least)
-    factor = np.sqrt(min(1.0, kept / whole)) if whole > 0 else 1.0
-    return np.asarray(factor * (own + (lost / sizes)[code]))
+    whole = float(((alone + _lost(found, groups)) ** 2).sum())
+    kept = max(whole - _together(found, code, groups), float((alone**2).sum()))
+    return float(np.sqrt(min(1.0, kept / whole))) if whole > 0 else 1.0
+
+
+def _lost(found: Removals, groups: int) -> Rows:
+    """What all rows lose with each group, about its mean."""
+    lost = np.bincount(found.group, found.loss, groups).astype(np.float64)
+    return np.asarray(lost - lost.mean())
 
 
 def _together(found: Removals, code: Ints, groups: int) -> float:
