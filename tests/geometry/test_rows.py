@@ -8,55 +8,8 @@ from geomkit import geometry
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry import rows as blocks
 from geomkit.geometry.rows import RESOLUTION, directions
+from tests.geometry.metrics import ONE, TWO
 
-ONE = {
-    "mean_cosine": geometry.mean_cosine,
-    "mean_norm_share": geometry.mean_norm_share,
-    "iso_score": geometry.iso_score,
-    "participation_ratio": geometry.participation_ratio,
-    "effective_rank": geometry.effective_rank,
-    "rank_me": geometry.rank_me,
-    "stable_rank": geometry.stable_rank,
-    "uniformity": geometry.uniformity,
-    "hubness": lambda x: geometry.hubness(x).gini,
-    "cosine_contribution": lambda x: geometry.cosine_contribution(x).parts[3],
-    "outlier_ablated": lambda x: geometry.outlier_ablated(x, 2).sum(),
-    "outlier_dimensions": lambda x: geometry.outlier_dimensions(x, 2, by="variance")[0],
-    "partition_isotropy": geometry.partition_isotropy,
-    "plug-in iso_score": lambda x: geometry.iso_score(x, debiased=False),
-    "spectral_decay": geometry.spectral_decay,
-    "vendi_score": geometry.vendi_score,
-    "self_cluster": geometry.self_cluster,
-    "lidar": lambda x: geometry.lidar(x, np.arange(len(x)) // 4),
-    "two_nn": lambda x: geometry.two_nn(x).linear,
-    "gride": lambda x: geometry.gride(x, furthest=8)[1].dimension,
-    "curvature": geometry.curvature,
-}
-TWO = {
-    "cross_mean_cosine": geometry.cross_mean_cosine,
-    "alignment": geometry.alignment,
-    "alignment_chance": geometry.alignment_chance,
-    "modality_gap": geometry.modality_gap,
-    "modality_gap_unbiased": geometry.modality_gap_unbiased,
-    "modality_gap_null": geometry.modality_gap_null,
-    "mutual_knn": geometry.mutual_knn,
-    "relative_modality_gap": geometry.relative_modality_gap,
-    "cknna": geometry.cknna,
-    "hubness across": lambda x, y: geometry.hubness(x, y).gini,
-    "linear_cka": geometry.linear_cka,
-    "plug-in linear_cka": lambda x, y: geometry.linear_cka(x, y, debiased=False),
-    "linear_cka_null": lambda x, y: geometry.linear_cka_null(x, y, debiased=False).sd,
-    "mutual_knn_null": lambda x, y: geometry.mutual_knn_null(x, y).sd,
-    "procrustes": geometry.procrustes,
-    "cca": geometry.cca,
-    "svcca": lambda x, y: geometry.cca(x, y, variance=0.9),
-    "principal_angles": geometry.principal_angles,
-    "principal_angles of features": lambda x, y: geometry.principal_angles(x, y, of="features"),
-    "rsa": geometry.rsa,
-    "rsa of cosines": lambda x, y: geometry.rsa(x, y, dissimilarity="cosine"),
-    "whitened rsa": lambda x, y: geometry.rsa(x, y, comparison="whitened"),
-    "retrieval": geometry.retrieval,
-}
 ALL = {**ONE, **{f"{n} left": lambda x, f=f: f(x, GOOD[: len(x)]) for n, f in TWO.items()}}
 ALL |= {f"{n} right": lambda x, f=f: f(GOOD[: len(x)], x) for n, f in TWO.items()}
 GOOD = np.random.default_rng(9).standard_normal((60, 12)).astype(np.float32)
@@ -66,7 +19,13 @@ CENTRED = {"mean_norm_share", "iso_score", "participation_ratio", "effective_ran
 CENTRED |= {"rank_me", "stable_rank", "outlier_dimensions", "partition_isotropy", "lidar"}
 CENTRED |= {"plug-in iso_score", "spectral_decay", "two_nn", "gride", "curvature"}
 PLACES = {"linear_cka", "plug-in linear_cka", "linear_cka_null", "procrustes", "cca", "svcca"}
-PLACES |= {"principal_angles", "principal_angles of features", "rsa", "whitened rsa"}
+PLACES |= {
+    "linear_cka_skew",
+    "principal_angles",
+    "principal_angles of features",
+    "rsa",
+    "whitened rsa",
+}
 CENTRED |= {f"{name} {side}" for name in PLACES for side in ("left", "right")}
 
 
@@ -144,24 +103,6 @@ def test_rows_are_a_matrix(metric):
         metric(GOOD[None])
     with pytest.raises(UsageError, match="got list"):
         metric(GOOD.tolist())
-
-
-@pytest.mark.parametrize("place", ["cpu", *["cuda"] * torch.cuda.is_available()])
-@pytest.mark.parametrize("name", sorted({*ONE, *TWO} - {"retrieval"}))
-def test_numpy_and_torch_agree(name, place):
-    other = GOOD + np.random.default_rng(1).standard_normal((60, 12)).astype(np.float32)
-    arrays = (GOOD,) if name in ONE else (GOOD, other)
-    metric = ONE.get(name) or TWO[name]
-    tensors = [torch.tensor(a, device=place) for a in arrays]
-    assert metric(*tensors) == pytest.approx(metric(*arrays), rel=1e-9)
-
-
-def test_torch_groups_and_gradients_and_bfloat16():
-    x = torch.tensor(GOOD, requires_grad=True)
-    groups = [str(i // 2) for i in range(60)]
-    assert geometry.mean_cosine(x, groups) == pytest.approx(geometry.mean_cosine(GOOD, groups))
-    half = torch.tensor(GOOD).bfloat16()
-    assert geometry.mean_cosine(half) == geometry.mean_cosine(half.double())
 
 
 def test_extreme_lengths_neither_overflow_nor_vanish():
