@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from geomkit import geometry
+from tests.geometry.metrics import COUNTS
 
 RNG = np.random.default_rng(11)
 N, DIM = 80, 12
@@ -123,6 +125,25 @@ TABLE_WITHIN = {
     "stretched axes":        "m   m   m   m   m   m   m   m   m   m   m   m   m",
     "invertible maps":       "m   m   m   m   m   m   m   m   m   m   m   m   m",
 }  # fmt: skip
+NULLS = {
+    "alignment_chance": geometry.alignment_chance,
+    "modality_gap_null": geometry.modality_gap_null,
+    "mutual_knn_null": lambda x, y: geometry.mutual_knn_null(x, y).sd,
+    "linear_cka_skew": geometry.linear_cka_skew,
+}
+TABLE_NULLS = {
+    #                         ali gap knn skw
+    "rotation of both":      "s   s   s   s",
+    "rotation of one":       "m   m   s   s",
+    "scale":                 "s   s   s   s",
+    "row lengths":           "s   s   s   m",
+    "shift":                 "m   m   m   s",
+    "sample order of both":  "s   s   s   s",
+    "sample order of one":   "m   m   s   s",
+    "feature order of both": "s   s   s   s",
+    "stretched axes":        "m   m   m   m",
+    "invertible maps":       "m   m   m   m",
+}  # fmt: skip
 CASES = [
     (transformation, metric, stays == "s")
     for transformation, row in TABLE.items()
@@ -138,13 +159,36 @@ CASES += [
     for transformation, row in TABLE_WITHIN.items()
     for metric, stays in zip(WITHIN, row.split(), strict=True)
 ]
+CASES += [
+    (transformation, metric, stays == "s")
+    for transformation, row in TABLE_NULLS.items()
+    for metric, stays in zip(NULLS, row.split(), strict=True)
+]
+EVERY = METRICS | ACROSS | WITHIN | NULLS
 
 
 @pytest.mark.parametrize(("transformation", "metric", "stays"), CASES)
 def test_must_it_stay(transformation, metric, stays):
-    measure, moved = (METRICS | ACROSS | WITHIN)[metric], TRANSFORMATIONS[transformation](X, Y)
+    measure, moved = EVERY[metric], TRANSFORMATIONS[transformation](X, Y)
     before, after = measure(X, Y), measure(*moved)
     if stays:
         assert after == pytest.approx(before, rel=1e-9, abs=1e-12)
     else:
         assert abs(after - before) > 1e-4 * abs(before)
+
+
+def test_every_metric_must_stay_somewhere_and_move_elsewhere():
+    functions = {name for name in geometry.__all__ if inspect.isfunction(getattr(geometry, name))}
+    written_so = {
+        "retrieval": "mrr",
+        "cosine_contribution": "largest contribution",
+        "outlier_ablated": "without outliers",
+        "outlier_dimensions": "without outliers",
+        "principal_angles": "angles of samples",
+    }
+    no_metric = {"gathered", "moments_of", "paired_moments", "rms_norm"}  # they are given rows back
+    words = {word for name in EVERY for word in (name, *name.split())}
+    missing = {f for f in functions - COUNTS - no_metric if written_so.get(f, f) not in words}
+    assert not missing
+    for metric in EVERY:
+        assert {stays for _, name, stays in CASES if name == metric} == {True, False}

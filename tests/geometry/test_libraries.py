@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geomkit import geometry
+from geomkit.geometry import energies, sphere
 from tests.geometry.metrics import COUNTS, ONE, PLAIN, TWO, numbers
 
 RNG = np.random.default_rng(9)
@@ -53,6 +54,22 @@ def test_narrow_numpy_rows_are_read_in_float64(width):
     for name, metric in ONE.items():
         want = numbers(metric(rows.astype(np.float64)))
         assert numbers(metric(rows)) == pytest.approx(want, rel=1e-9, abs=1e-12), name
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_massive_dimensions_in_float32(many, monkeypatch):
+    """Two at +8000 and -3000: what float32 rows give is what the same rows give in float64."""
+    if many:
+        monkeypatch.setattr(energies, "MANY", 1)
+        monkeypatch.setattr(sphere, "MANY", 1)
+    x, y = ROWS.copy(), OTHER.copy()
+    for side in (x, y):
+        side[:, 3] += 8000
+        side[:, 8] -= 3000
+    for name, metric in METRICS.items():
+        sides = (x, y) if name in TWO else (x,)
+        want = numbers(metric(*(side.astype(np.float64) for side in sides)))
+        assert numbers(metric(*sides)) == pytest.approx(want, rel=1e-6, abs=1e-12), name
 
 
 def test_rows_that_cannot_be_written_to():

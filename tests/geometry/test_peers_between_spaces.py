@@ -127,7 +127,10 @@ def test_svcca_must_not_depend_on_a_seed(pair_s):
 
 
 def test_plug_in_cka_of_independent_sets():
-    """netrep, torch-cka and others by default: about D/(D+n), .98 where nothing is shared."""
+    """netrep, torch-cka and others by default: about D/(D+n), .98 where nothing is shared.
+
+    MONAI's embedding_collapse gives the same under the name "unbiased".
+    """
     for n, dim, peer in ((32, 2048, 0.984), (128, 2048, 0.942)):
         x, y = RNG(0).standard_normal((2, n, dim))
         k, m = x @ x.T, y @ y.T
