@@ -16,10 +16,13 @@ from reports.metrics import FAMILIES, family_of
 from reports.transfer import ForestPanel, ForestRow
 from reports.words import family, metric_title
 
-R2 = "r2"
+R2, CENTRED = "r2", "r2_centred"
+LEAST = -1.0
+"""Where the axis of the binding test ends: below it a prediction is useless, however bad."""
 PREDICTORS = {
     "own": "ceiling, own map",
     "text": "map fitted on text",
+    "centred": "same, own mean known",
     "shift": "text's mean shift",
     "floor": "floor",
 }
@@ -46,8 +49,15 @@ def carried_rows(book: Book) -> tuple[Carried, ...]:
         for t in book.analysis.transfers
         if (t.before, t.after) == (book.before, book.after)
     ]
-    order = [one.key for one in FAMILIES]
-    return tuple(sorted(own, key=lambda c: order.index(family_of(c.record.metric))))
+    families = [one.key for one in FAMILIES]
+    metrics = list(dict.fromkeys(c.record.metric for c in own))
+
+    def place(c: Carried) -> tuple[int, int, int]:
+        t = c.record
+        kind = MODALITIES.index(known(family(t.untrained)))
+        return families.index(family_of(t.metric)), metrics.index(t.metric), kind
+
+    return tuple(sorted(own, key=place))
 
 
 def carried(record: Transfer) -> Carried:
@@ -102,12 +112,15 @@ def bound_panel(book: Book) -> ForestPanel | None:
         own = {b.predictor: b for b in here if b.modality == kind and b.quantity == R2}
         if kind == "text" or not own:
             continue
+        for b in here:
+            if (b.modality, b.quantity, b.predictor) == (kind, CENTRED, "text"):
+                own["centred"] = b
         floors = [own[name] for name in FLOORS if name in own and own[name].value is not None]
         if floors:
             own[FLOOR] = max(floors, key=lambda b: b.value or 0.0)
         rows += [
             ForestRow(
-                f"{kind}: {title}", "untrained", kind if name == "text" else FLOOR,
+                f"{kind}: {title}", "untrained", kind if name in ("text", "centred") else FLOOR,
                 foretold(own[name]),
             )
             for name, title in PREDICTORS.items()
@@ -116,7 +129,7 @@ def bound_panel(book: Book) -> ForestPanel | None:
     if not rows:
         return None
     shown = [v for r in rows for v in reach(r.difference.value, bounded(r.difference.interval))]
-    low, high = padded(min(0.0, *shown), max(1.0, *shown))
+    low, high = padded(max(LEAST, min(0.0, *shown)), max(1.0, *shown))
     return ForestPanel(
         "bound", "Bound to text", "neither", False, here[0].site, tuple(rows), low, high,
         hint="share of the change foretold", ends=("nothing", "everything"), lines=(1.0,),
@@ -157,8 +170,11 @@ class BoundRow:
     n: int
 
 
-def bound_rows(bindings: Sequence[Binding], predictors: Sequence[str]) -> tuple[BoundRow, ...]:
-    """Bindings as a table, one row a site, modality and quantity."""
+def bound_rows(book: Book, predictors: Sequence[str]) -> tuple[BoundRow, ...]:
+    """A row a site, modality and quantity: everything where the panel is, elsewhere R2 alone."""
+    here = bindings_at(book)
+    told = [b for b in all_bindings(book) if b.quantity == R2 and b.site != here[0].site]
+    bindings = (*here, *told)
     keys = dict.fromkeys((b.site, b.modality, b.quantity) for b in bindings)
     found = {(b.site, b.modality, b.quantity, b.predictor): b for b in bindings}
     rows = []

@@ -82,7 +82,7 @@ def forest_figure(panel: ForestPanel) -> Figure:
     """Dots with intervals, one row each; filled when the interval excludes zero."""
     rows = panel.rows
     return figure(
-        [forest_trace(row, panel.places, i) for i, row in enumerate(rows)],
+        [forest_trace(row, panel, i) for i, row in enumerate(rows)],
         margin={"l": 0, "r": 4, "t": 0, "b": FOREST_EDGE},
         xaxis=axis(
             range=[panel.low, panel.high],
@@ -98,24 +98,25 @@ def forest_figure(panel: ForestPanel) -> Figure:
     )
 
 
-def forest_trace(row: ForestRow, places: int, place: int) -> Figure:
-    """One dot; without a value only its note is shown."""
-    change = row.difference
+def forest_trace(row: ForestRow, panel: ForestPanel, place: int) -> Figure:
+    """One dot; without a value only its note is shown, and an arrow where it is off the axis."""
+    change, places = row.difference, panel.places
+    beyond = change.value is not None and change.value < panel.low
     ink = "@faint" if row.family == "floor" else f"@{row.family}"
     trace: Figure = {
         "type": "scatter",
         "mode": "markers",
-        "x": [change.value],
+        "x": [panel.low if beyond else change.value],
         "y": [place],
         "marker": {
-            "symbol": SYMBOLS[row.family], "size": 11,
+            "symbol": "triangle-left" if beyond else SYMBOLS[row.family], "size": 11,
             "color": ink if change.clear else "@panel", "line": {"color": ink, "width": 2},
         },
         "hovertemplate": f"{plain(row.label)}"
         f"<br>{with_interval(change.value, change.interval, places)}"
         f"<br>{plain(forest_remark(change))}<extra></extra>",
     }  # fmt: skip
-    if change.interval is not None and change.value is not None:
+    if change.interval is not None and change.value is not None and not beyond:
         trace["error_x"] = {
             "type": "data", "symmetric": False, "color": ink, "thickness": 2, "width": 0,
             "array": [change.interval.high - change.value],

@@ -9,7 +9,7 @@ from itertools import groupby
 from geomkit.types import MODALITIES, Better, Difference, Measurement
 from reports.book import FINAL, Book, known, padded, reach
 from reports.metrics import FAMILIES, Family, family_of
-from reports.words import family, metric_meaning, metric_title
+from reports.words import decimals, family, metric_meaning, metric_title
 
 SET_APART = 1.6
 """Distance, in blocks, of the final norm from the last block: it is another kind of site."""
@@ -39,6 +39,12 @@ class LayerPanel:
     low: float
     high: float
     between: tuple[tuple[str, tuple[Measurement | None, ...]], ...] = ()
+
+    @property
+    def places_of_values(self) -> int:
+        """Decimals that all its values are written with."""
+        own = (m.value for m in (*self.before, *self.after) if m is not None)
+        return decimals(v for v in own if v is not None)
 
 
 @dataclass(frozen=True, slots=True)

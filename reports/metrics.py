@@ -164,6 +164,30 @@ METRICS: dict[str, Metric] = {
         "Principal angles", "Angles between the two modalities' leading directions.",
         "arrangement",
     ),
+    "retrieval_mrr": Metric(
+        "Mean reciprocal rank", "One over the rank of the right answer, on average.", "retrieval"
+    ),
+    "gallery_hubness": Metric(
+        "Hubness of answers", "How unevenly answers are given in retrieval.", "retrieval"
+    ),
+    "mean_cosine_ablated": Metric(
+        "Anisotropy without outlier dimensions",
+        "Mean cosine after the loudest dimensions are taken out.", "cone",
+    ),
+    "linear_cka_ablated": Metric(
+        "Linear CKA without outlier dimensions",
+        "Linear CKA after the loudest dimensions are taken out.", "arrangement",
+    ),
+    "robin_hood": Metric(
+        "Robin Hood index", "Share of neighbour slots to move until all rows have as many.",
+        "neighbours",
+    ),
+    "hubness": Metric(
+        "Hubness", "How unevenly rows appear in others' neighbour lists.", "neighbours"
+    ),
+    "modality_gap_plug_in": Metric(
+        "Modality gap, plug-in", "Distance of the two means, small samples make it larger.", "gap"
+    ),
     "mrr": Metric(
         "Mean reciprocal rank", "One over the rank of the right answer, on average.", "retrieval"
     ),

@@ -46,11 +46,12 @@ from reports.mapping import Shown
 
 SCHEMA = "geomkit-report/1"
 MAP_SCRIPTS = ("colours.js", "painters.js", "scatter.js", "card.js", "map.js")
-SCRIPTS = ("page.js", "layers.js", *MAP_SCRIPTS)
+SCRIPTS = ("page.js", "downloads.js", "layers.js", *MAP_SCRIPTS)
 STYLES = ("style.css", "layers.css", "map.css")
 SKIPPED_SHOWN = 50
 BY = ("text", "own", "shift", "turned", "shuffled")
 """Predictors of the binding table, in its order."""
+ANALYSIS = TypeAdapter(Analysis)
 POLICY = (
     "default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
     "img-src data: blob:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
@@ -140,7 +141,7 @@ class Report:
         visible = shown.by_need if shown else tuple(rows)
         own = media.embed(visible, previews) if embed_media else media.NOTHING
         counts = {m: sum(row.modality == m for row in rows) for m in MODALITIES}
-        return cls(Book(analysis), shown, own, {m: n for m, n in counts.items() if n})
+        return cls(Book(as_told(analysis)), shown, own, {m: n for m, n in counts.items() if n})
 
     @cached_property
     def groups(self) -> tuple[layers.LayerGroup, ...]:
@@ -174,7 +175,7 @@ class Report:
         analysis = self.book.analysis
         return {
             "schema": SCHEMA,
-            "analysis": TypeAdapter(Analysis).dump_python(analysis, mode="json"),
+            "analysis": ANALYSIS.dump_python(analysis, mode="json"),
             "tallies": [
                 {"role": t.role, "modality": t.family, "passed": t.passed, "judged": t.judged}
                 for t in verdicts.tallies(analysis.verdicts)
@@ -225,29 +226,13 @@ class Report:
             own |= {panel.key: figures.layer_figure(panel, names) for panel in group.panels}
         return own | {panel.key: lines.lines_figure(panel) for panel in self.lines}
 
-    def downloads(self) -> list[dict[str, str]]:
-        """Files that the page can save."""
-        analysis = self.numbers()["analysis"]
-        tables = {
-            "measurements": analysis["measurements"],
-            "differences": [*analysis["differences"], *analysis["probe_differences"]],
-            "probes": analysis["probes"],
-            "verdicts": analysis["verdicts"],
-        }
-        csvs = [
-            {"name": f"{name}.csv", "type": "text/csv", "text": payload.table_csv(records)}
-            for name, records in tables.items()
-            if records
-        ]
-        return [{"name": "report.json", "type": "application/json", "text": self.json()}, *csvs]
-
     def data(self) -> str:
         """What the script reads, as JSON."""
         return payload.strict_json(
             {
                 "figures": self.figures(),
                 "heat": heat.payload(self.heat, self.book.analysis.sites),
-                "downloads": self.downloads(),
+                "report": self.json(),
                 "map": self.shown.payload() if self.shown else None,
                 "media": self.media.payload(),
             }
@@ -307,7 +292,7 @@ class Report:
             "control_forests": [p for p in forests if p.control],
             "headline_panels": self.headline_panels,
             "carried": carried.carried_rows(book),
-            "bindings": carried.bound_rows(carried.all_bindings(book), BY),
+            "bindings": carried.bound_rows(book, BY) if analysis.bindings else (),
             "by": BY,
             "other_differences": transfer.other_differences(book),
             "head_panel": transfer.head_panel(book),
@@ -356,6 +341,11 @@ def shown_of(
     return Shown(projection, tuple(by_index[i] for i in projection.rows), album, webgl)
 
 
+def as_told(analysis: Analysis) -> Analysis:
+    """The analysis with its numbers as the page and `report.json` tell them."""
+    return ANALYSIS.validate_python(payload.told(ANALYSIS.dump_python(analysis, mode="json")))
+
+
 def asset(name: str) -> str:
     """The text of a file of the page."""
     return files("reports").joinpath("assets", name).read_text(encoding="utf-8")
@@ -381,6 +371,7 @@ def environment() -> Environment:
         "site": words.site_title, "modality": words.modality_title, "clip": words.clip,
         "arrows": words.arrows,
         "family": words.family, "direction": words.direction_title,
+        "told_interval": words.with_interval,
         "decimals_of": lambda values: words.decimals(v for v in values if v is not None),
         "symbol": lambda status: words.STATUS_SYMBOLS.get(status, "?"),
         "forest_svg": lambda panel: own(static.forest_svg(panel)),

@@ -7,12 +7,10 @@ so equal bytes give equal text.
 from __future__ import annotations
 
 import base64
-import csv
 import gzip
-import io
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -24,6 +22,8 @@ from geomkit.errors import GeomkitError
 MEGABYTE = 1_000_000
 WARN_BYTES = 10 * MEGABYTE
 REFUSE_BYTES = 25 * MEGABYTE
+DIGITS = 8
+"""Significant digits of the numbers in a report; `analysis.json` has them all."""
 LEVELS = 65535
 """Steps of a map coordinate: the axes have no unit, and a screen has fewer pixels."""
 
@@ -47,6 +47,15 @@ def quantised(coordinates: NDArray[np.float32], limit: float) -> str:
     return base64.b64encode(np.rint(share * LEVELS).astype("<u2").tobytes()).decode()
 
 
+def told(value: Any) -> Any:
+    """Numbers as far as float32 states can tell them: digits beyond are noise, and cost bytes."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {name: told(inner) for name, inner in value.items()}
+    return [told(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def strict_json(value: Any, *, indent: int | None = None) -> str:
     """JSON without NaN or infinity, keys sorted.
 
@@ -60,33 +69,6 @@ def strict_json(value: Any, *, indent: int | None = None) -> str:
             "Expected finite numbers or None in the analysis, got NaN or infinity: "
             "run analyze again."
         ) from error
-
-
-def table_csv(records: Iterable[Mapping[str, Any]]) -> str:
-    """Records as CSV; a text that a spreadsheet would run as a formula gets a leading quote."""
-    rows = [flat(record) for record in records]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """One level of nesting becomes `outer_inner`."""
-    row: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            row |= {f"{name}_{inner}": safe_cell(v) for inner, v in value.items()}
-        else:
-            row[name] = safe_cell(value)
-    return row
-
-
-def safe_cell(value: Any) -> Any:
-    """Text that starts like a formula is quoted; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
 
 def check_size(parts: Mapping[str, int], limit: int = REFUSE_BYTES) -> None:

@@ -126,10 +126,12 @@ def forest_row(row: ForestRow, panel: ForestPanel, top: float, across: Scale) ->
         text(0, y - 4, clip(row.label, LABEL), "label"),
         text(0, y + 11, forest_numbers(row, places), "value"),
     ]
-    if change.interval is not None:
+    if change.interval is not None and change.interval.high > low:
         ends = (across(max(change.interval.low, low)), across(min(change.interval.high, high)))
         body.append(line((ends[0], y), (ends[1], y), "whisker"))
-    if change.value is not None:
+    if change.value is not None and change.value < low:
+        body.append(text(across(low) + 1, y + 4, "\u25c2", "beyond"))
+    elif change.value is not None:
         css = "solid" if change.clear else "hollow"
         body.append(mark(row.family, across(change.value), y, 5, css))
     return [*body, "</g>"]

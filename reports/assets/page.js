@@ -144,6 +144,7 @@ function draw(place, figure, config = CONFIG) {
   return Plotly.react(host, data, { ...layout, autosize: true }, options).then(() => {
     place.classList.add("drawn");
     place.querySelector(".static")?.setAttribute("aria-hidden", "true");
+    offerFigure(place, host);
     host.setAttribute("role", "group");
     host.setAttribute("aria-label", place.dataset.label ?? "Interactive figure");
     return host;
@@ -168,14 +169,6 @@ function startFigures(figures) {
 }
 
 /* ---- the rest of the page ---- */
-
-function startDownloads(files) {
-  for (const { name, type, text } of files) {
-    const button = make("button", `Save ${name}`, { type: "button" });
-    button.addEventListener("click", () => save(name, type, text));
-    $("downloads").append(button);
-  }
-}
 
 /** Mark the section in view in the navigation. */
 function startNavigation() {
@@ -222,10 +215,9 @@ async function start() {
   startTheme();
   startNavigation();
   startPrint();
-  startRefresh();
   try {
     const data = JSON.parse(await unpack("data"));
-    startDownloads(data.downloads);
+    startDownloads(data.report);
     startHeat(data.heat);
     await loadPlotly(await unpack("plotly"));
     startFigures(data.figures);
@@ -234,6 +226,7 @@ async function start() {
     $("trouble").textContent = `Some figures stay still in this browser (${error.message}).`;
   }
   root.dataset.ready = "true";
+  startRefresh();
 }
 
 addEventListener("DOMContentLoaded", start);

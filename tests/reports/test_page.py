@@ -122,6 +122,9 @@ def test_every_figure_has_a_still_drawing_with_a_name(built: Built) -> None:
     assert {p.get("data-figure") for p in places} == set(figures)
     for place in places:
         drawing = next(iter(place.xpath(".//*[local-name() = 'svg']")), None)
+        if place.xpath("ancestor::details[contains(@class, 'family')]"):
+            assert drawing is None  # more measures have a table where no script runs
+            continue
         assert drawing is not None
         assert drawing.get("role") == "img"
         assert drawing.get("aria-label")
@@ -200,10 +203,11 @@ def test_table_digits_are_all_marked_as_numbers(built: Built) -> None:
 
 
 def test_json_holds_the_analysis_unchanged(built: Built) -> None:
-    analysis = fixture.analysis()
+    analysis = fixture.complete()
     own = built.numbers["analysis"]
     assert own["headline"] == analysis.headline
-    assert [m["value"] for m in own["measurements"]] == [m.value for m in analysis.measurements]
+    for told, exact in zip(own["measurements"], analysis.measurements, strict=True):
+        assert told["value"] == (exact.value and pytest.approx(exact.value, rel=1e-7))
     assert len(own["probe_differences"]) == len(analysis.probe_differences)
 
 
@@ -215,18 +219,15 @@ def test_nan_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_downloads_are_the_json_and_the_tables(built: Built) -> None:
-    downloads = {d["name"]: d["text"] for d in json.loads(unpacked(built))["downloads"]}
-    assert json.loads(downloads["report.json"]) == built.numbers
-    lines = downloads["measurements.csv"].splitlines()
-    assert len(lines) == 1 + len(built.numbers["analysis"]["measurements"])
-    assert "interval_low" in lines[0]
+def test_the_page_carries_its_json(built: Built) -> None:
+    assert json.loads(json.loads(unpacked(built))["report"]) == built.numbers
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@sum", "\tx"])
-def test_csv_text_is_never_a_formula(text: str) -> None:
-    assert payload.table_csv([{"a": text, "b": -0.5}]).splitlines()[1].startswith(("'", "\"'"))
-    assert ",-0.5" in payload.table_csv([{"a": text, "b": -0.5}])
+def test_numbers_keep_as_many_digits_as_states_can_tell(tmp_path: Path) -> None:
+    analysis = fixture.analysis()
+    long = replace(analysis.measurements[4], value=0.12345678901234567)
+    own = build(tmp_path, replace(analysis, measurements=(long,))).numbers["analysis"]
+    assert own["measurements"][0]["value"] == 0.12345679
 
 
 # --------------------------------------------------------------------------------- hostile
