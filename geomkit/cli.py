@@ -6,6 +6,7 @@ stdout carries the result, stderr progress and errors. Exit codes: 0 ok, 1 a che
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -172,6 +173,30 @@ def merge(
     else:
         _lines(summary.merge_lines(record))
         out.print(f"checkpoint: {to}")
+
+
+@app.command()
+def soup(
+    parts: Annotated[
+        list[str], typer.Argument(help="Two or more adapters of one base, or checkpoints.")
+    ],
+    to: Annotated[Path, typer.Option("--out", help="Folder of the soup.")] = Path("soup"),
+    as_json: Json = False,
+    config: ConfigPath = None,
+) -> None:
+    """Average trainings of one base: exactly what the mean of their changes does.
+
+    Example: geomkit soup lco-1 lco-2 lco-3 --out soup
+    """
+    from geomkit import stages, summary
+
+    settings = _settings(config)
+    record = stages.soup([settings.source(part) for part in parts], to)
+    if as_json:
+        out.print_json(json.dumps(dataclasses.asdict(record)))
+    else:
+        _lines(summary.soup_lines(record))
+        out.print(f"soup: {to}")
 
 
 @app.command()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geomkit.plans import CaptureConfig
     from geomkit.progress import Progress
     from geomkit.training import MergeRecord, TrainingRecord
+    from geomkit.training.soup import Soup
 
 SANDBOX = "sandbox"
 REPORT = "report.html"
@@ -88,6 +89,14 @@ def merge(adapter: Path, base: str, out: Path) -> MergeRecord:
     return merge_adapter(
         adapter, _path(named), out, samples=shown, names=(adapter.name, _source(named))
     )
+
+
+def soup(parts: Sequence[str], out: Path) -> Soup:
+    """Average adapters of one base, or checkpoints of one shape."""
+    from geomkit.places import locate as place
+    from geomkit.training.soup import soup as average
+
+    return average([Path(place(part).where) for part in parts], out, names=parts)
 
 
 def capture(

@@ -20,6 +20,7 @@ from geomkit.words import counted, lacking
 if TYPE_CHECKING:
     from geomkit.capture import Preflight
     from geomkit.training import MergeRecord, TrainingRecord
+    from geomkit.training.soup import Soup
 
 SITE = "final_norm"
 HEADLINES = ("mean_cosine", "uniformity", "effective_rank", "retrieval_r1", "generative_loss")
@@ -191,6 +192,15 @@ def result_of(record: TrainingRecord) -> str:
     """What a training wrote, in a word."""
     whole = record.config.method == "full" or record.config.train_towers
     return "checkpoint" if whole else "adapter"
+
+
+def soup_lines(record: Soup) -> Iterator[str]:
+    """What was averaged."""
+    rank = f"; rank {record.rank}, the sum of theirs" if record.rank else ""
+    yield (
+        f"the mean of {len(record.parts)} {record.kind}: {', '.join(record.parts)}; "
+        f"{record.averaged} of {record.tensors} tensors averaged{rank}"
+    )
 
 
 def merge_lines(record: MergeRecord) -> Iterator[str]:
