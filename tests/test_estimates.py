@@ -98,11 +98,8 @@ def test_chance_levels():
 
 def test_every_metric_is_described_and_lies_in_its_range():
     x, y = space(X, GROUPS, outliers=OUT), space(Y, GROUPS, outliers=OUT)
-    for known, got in zip(
-        (WITHIN, BETWEEN, RETRIEVED),
-        (within(x, ALL), between(x, y, ALL), retrieved(x, y)[1]),
-        strict=True,
-    ):
+    found = within(x, ALL), between(x, y, ALL), retrieved(x, y, ALL)[1]
+    for known, got in zip((WITHIN, BETWEEN, RETRIEVED), found, strict=True):
         assert list(known) == list(got)
         for name, metric in known.items():
             low, high = metric.range

@@ -16,8 +16,18 @@ from geomkit.errors import DegenerateInput
 from geomkit.estimates.metric import Metric
 from geomkit.estimates.space import NEIGHBOURS, Rows, Space
 from geomkit.estimates.within import ROGUE, UNBOUND, from_folds, from_rows, over_pairs
-from geomkit.geometry import gap, isotropy, neighbours, similarity, sphere
+from geomkit.geometry import (
+    distances,
+    gap,
+    isotropy,
+    neighbours,
+    rotation,
+    similarity,
+    sphere,
+    subspaces,
+)
 from geomkit.geometry.closeness import cknna_without
+from geomkit.geometry.removals import excess, shared_removals
 from geomkit.statistics import Estimate
 
 
@@ -74,15 +84,21 @@ def relative_gap(of: Pair) -> Estimate:
 
 
 def mutual_knn(of: Pair) -> Estimate:
-    """Shared neighbours, counted again without each fold."""
-    values = neighbours.mutual_knn_without((of.x.near, of.y.near))
+    """Shared neighbours, counted again without each group."""
+    value, slope = neighbours.mutual_knn_influence((of.x.near, of.y.near), of.x.clusters)
     chance = neighbours.chance_mutual_knn(of.x.n, NEIGHBOURS, of.x.clusters)
-    return from_folds(of.x, values, chance=chance)
+    return from_rows(of.x, value, slope, chance=chance)
 
 
 def cknna(of: Pair) -> Estimate:
-    """Cosines of shared neighbours, compared again without each fold."""
-    return from_folds(of.x, cknna_without((of.x.near, of.y.near)), chance=0.0)
+    """Cosines of shared neighbours, compared again without each fold.
+
+    What two rows decide together is in the loss of both, as it is for the neighbours themselves.
+    """
+    sides = of.x.near, of.y.near
+    made = from_folds(of.x, cknna_without(sides), chance=0.0)
+    narrower = excess(shared_removals(sides, of.x.clusters), of.x.clusters)
+    return replace(made, shares=narrower * made.shares)
 
 
 def linear_cka(of: Pair) -> Estimate:
@@ -94,6 +110,26 @@ def linear_cka_ablated(of: Pair) -> Estimate:
     """The same without the dimensions of largest variance in the reference checkpoint."""
     x, y = (side.centred[:, side.without(side.outliers.variance)] for side in (of.x, of.y))
     return _cka(of, x, y)
+
+
+def procrustes(of: Pair) -> Estimate:
+    """From one decomposition of the products between the sides."""
+    value, slope = rotation.procrustes_influence(of.x.centred, of.y.centred)
+    return from_rows(of.x, value, slope, chance=None)
+
+
+def cca(of: Pair) -> Estimate:
+    """From a basis of each side; undefined unless rows are more than both widths."""
+    x, y = (side.states.astype(np.float64) for side in (of.x, of.y))
+    value, slope = subspaces.cca_influence(x, y)
+    chance = subspaces.chance_cca(of.x.n, of.x.dim, of.y.dim)
+    return from_rows(of.x, value, slope, chance=chance)
+
+
+def rsa(of: Pair) -> Estimate:
+    """The rank correlation of Euclidean distances."""
+    value, slope = distances.rsa_influence(of.x.states, of.y.states, groups=of.x.clusters)
+    return from_rows(of.x, value, slope, chance=0.0)
 
 
 def _cka(
@@ -174,6 +210,33 @@ BETWEEN: Mapping[str, Metric[Pair]] = {
         (-1.0, 1.0),
         "Kornblith et al. 2019, arXiv:1905.00414",
         f"debiased, without the {ROGUE} dimensions of largest variance in the first checkpoint",
+    ),
+    "procrustes": Metric(
+        procrustes,
+        "similarity",
+        "higher",
+        (0.0, 1.0),
+        "Williams et al. 2021, arXiv:2110.14739",
+        "cosine of the angle after the best rotation",
+        costly=True,
+    ),
+    "cca": Metric(
+        cca,
+        "similarity",
+        "higher",
+        (0.0, 1.0),
+        "Hotelling 1936",
+        "mean squared canonical correlation; needs more rows than columns",
+        costly=True,
+    ),
+    "rsa": Metric(
+        rsa,
+        "similarity",
+        "higher",
+        (-1.0, 1.0),
+        "Kriegeskorte et al. 2008",
+        "Spearman's correlation of Euclidean distances",
+        costly=True,
     ),
 }
 """Metrics of two modalities, by name, in the order in which they are recorded."""

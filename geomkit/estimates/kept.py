@@ -2,9 +2,9 @@
 
     RUN/.estimates/<checkpoint>/<site>.<unit>
 
-A unit is what the rows are of: `image`, `image-text` or `image-to-text`. A file is one line of
-JSON, then the shares of its estimates as little-endian float64. It can be deleted at any time: a
-file that is missing, damaged or of other states (its key) is made again.
+A unit is what the rows are of: `image`, `image-text` or `image-to-text`. A file is the sha256 of
+what follows it, a line of JSON, and the shares of its estimates as little-endian float64. It can be
+deleted at any time: one that is missing, damaged, of other states or of other code is made again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from geomkit.statistics import Estimate
 from geomkit.store import files
 
 SCHEMA = "geomkit-estimates/1"
-"""Changes with what a metric of a name is: estimates of another schema are made again."""
+MADE_BY = ("geomkit/estimates", "geomkit/geometry", "geomkit/statistics", "probes")
+"""The packages whose code decides what is kept."""
 
 LIMIT = 1 << 30
 
@@ -52,17 +52,19 @@ class Shelf:
 
 
 def key_of(*parts: Any) -> str:
-    """sha256 of everything that decides the estimates, the code that makes them included."""
-    decided = [SCHEMA, _version(), *parts]
-    return hashlib.sha256(json.dumps(decided).encode()).hexdigest()
+    """sha256 of everything that decides the estimates."""
+    return hashlib.sha256(json.dumps([SCHEMA, *parts]).encode()).hexdigest()
 
 
 @functools.cache
-def _version() -> str:
-    try:
-        return version("geomkit")
-    except PackageNotFoundError:
-        return "unknown"
+def code_sha() -> str:
+    """sha256 of the sources: a release, or an edit, that changes a number changes the key."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[2]
+    for package in MADE_BY:
+        for source in sorted((root / package).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def _bytes(results: Mapping[str, Result], key: str) -> bytes:
@@ -71,11 +73,11 @@ def _bytes(results: Mapping[str, Result], key: str) -> bytes:
     body = b"".join(e.shares.astype("<f8").tobytes() for e in found)
     header = {
         "key": key,
-        "sha256": hashlib.sha256(body).hexdigest(),
         "groups": list(names),
         "metrics": {name: _header(result) for name, result in results.items()},
     }
-    return json.dumps(header).encode() + b"\n" + body
+    rest = json.dumps(header).encode() + b"\n" + body
+    return hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
 
 
 def _header(result: Result) -> dict[str, Any]:
@@ -93,10 +95,13 @@ def _header(result: Result) -> dict[str, Any]:
 
 
 def _parsed(data: bytes, key: str) -> Iterator[tuple[str, Result]]:
-    line, _, body = data.partition(b"\n")
+    sha, _, rest = data.partition(b"\n")
+    if sha.decode() != hashlib.sha256(rest).hexdigest():
+        raise ValueError("damaged")
+    line, _, body = rest.partition(b"\n")
     header = json.loads(line)
-    if (header["key"], header["sha256"]) != (key, hashlib.sha256(body).hexdigest()):
-        raise ValueError("of other states, or damaged")
+    if header["key"] != key:
+        raise ValueError("of other states")
     names, start = tuple(header["groups"]), 0
     for name, told in header["metrics"].items():
         if "flaw" in told:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from geomkit import estimates
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.estimates.kept import Shelf, key_of
+from geomkit.estimates.kept import Shelf, code_sha, key_of
 from geomkit.estimates.metric import Result
 from geomkit.estimates.space import WHOLE, Device, Outliers, Space
 from geomkit.estimates.within import ROGUE
@@ -50,6 +50,8 @@ class Survey:
     """Rows of a modality that fit into memory; 0 takes all."""
     again: bool = False
     """Make anew what is kept."""
+    code: str = field(default_factory=code_sha)
+    """What measures; processes take it from the first, whatever is installed meanwhile."""
 
     # ---------------------------------------------------------------------------- what there is
 
@@ -196,7 +198,7 @@ class Survey:
 
     def states_key(self) -> str:
         """What the states of all checkpoints are, and how they were pooled."""
-        return key_of(self.run.plan_hash, self.pooling, self._seen)
+        return key_of(self.code, self.run.plan_hash, self.pooling, self._seen)
 
     def _shelf(self, checkpoint: str, site: str, unit: Unit) -> Shelf:
         name = f"{site}.{unit.replace('->', '-to-')}"
@@ -206,7 +208,7 @@ class Survey:
         sides = re.split("->|-|@", unit)
         index = [self._sha(side) for side in sides]
         seen = {name: self._seen[name] for name in (self.checkpoints[0], checkpoint)}
-        return key_of(self.run.plan_hash, self.pooling, seen, index)
+        return key_of(self.code, self.run.plan_hash, self.pooling, seen, index)
 
     def _sha(self, modality: str) -> str:
         index = next(i for m, i in self.indexes.items() if m == modality)

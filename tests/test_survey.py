@@ -1,0 +1,248 @@
+"""Estimates kept beside a run: made once, made again when they must be, whatever interrupts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from geomkit import crew, estimates
+from geomkit.analyze import analyze_run, survey_of
+from geomkit.enquiry import AnalyzeConfig
+from geomkit.errors import UsageError
+from geomkit.estimates import survey as surveys
+from geomkit.progress import silent
+from geomkit.store import create_run, open_run, pack_run
+from tests.synthetic_run import (
+    NARROW,
+    SITES,
+    WIDE,
+    synthetic_plan,
+    synthetic_record,
+    write_run,
+    write_states,
+)
+
+ONE = AnalyzeConfig(workers=1)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=30)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Every space that is made, as (rows, dim)."""
+    made = []
+    space = estimates.space
+
+    def count(states, *args, **kwargs):
+        made.append(states.shape)
+        return space(states, *args, **kwargs)
+
+    monkeypatch.setattr(estimates, "space", count)
+    return made
+
+
+def test_nothing_is_measured_twice(run, counted):
+    first = analyze_run(run, ONE)
+    made = len(counted)
+    assert made == len(SITES) * 2 * 3  # sites, checkpoints, modalities
+    assert analyze_run(run, ONE) == first
+    assert len(counted) == made
+    assert analyze_run(run, dataclasses.replace(ONE, again=True)) == first
+    assert len(counted) == 2 * made
+
+
+def test_more_metrics_and_more_checkpoints_make_only_what_is_new(run, counted):
+    few = analyze_run(run, dataclasses.replace(ONE, metrics=("spectrum",)))
+    counted.clear()
+    whole = analyze_run(run, ONE)
+    fresh = write_run(run.path.with_name("fresh"), {"base": NARROW, "lco": WIDE}, scenes=30)
+    assert whole == analyze_run(fresh, ONE)
+    for m in few.measurements:
+        assert whole.find(m.metric, m.site, m.modality, m.checkpoint) == m
+    counted.clear()
+    _written(run, "more", np.random.default_rng(5).standard_normal((120, 32)).astype(np.float32))
+    analyze_run(run, ONE)
+    assert len(counted) == len(SITES) * 3
+
+
+def test_one_unit_that_is_lost_is_made_again_alone(run, counted):
+    first = analyze_run(run, ONE)
+    counted.clear()
+    (run.kept() / "lco" / "block_00.image").unlink()
+    assert analyze_run(run, ONE) == first
+    assert len(counted) <= 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-8] + bytes(8),
+        lambda data: b"{}\n" + data,
+        lambda _: b"[]\n",
+        lambda _: b"\xff\xfe",
+        lambda data: data.replace(b'"shares": 30', b'"shares": -3'),
+        lambda data: data.replace(b'"method": "row means"', b'"method": 7'),
+    ],
+)
+def test_a_damaged_file_is_made_again(run, damage):
+    first = analyze_run(run, ONE)
+    path = run.kept() / "lco" / "final_norm.image"
+    sound = path.read_bytes()
+    path.write_bytes(damage(sound))
+    assert analyze_run(run, ONE) == first
+    assert path.read_bytes() == sound
+
+
+def test_other_states_are_other_estimates(tmp_path):
+    """The same names, the same plan, other weights: nothing kept may be believed."""
+    one = write_run(tmp_path / "one", {"base": NARROW, "lco": NARROW}, scenes=30)
+    two = write_run(tmp_path / "two", {"base": NARROW, "lco": WIDE}, scenes=30)
+    analyze_run(one, ONE)
+    one.kept().rename(two.kept())
+    fresh = write_run(tmp_path / "three", {"base": NARROW, "lco": WIDE}, scenes=30)
+    assert analyze_run(two, ONE).differences == analyze_run(fresh, ONE).differences
+
+
+def test_a_packed_run_keeps_its_estimates_beside_it(run):
+    packed = open_run(pack_run(run, run.path.with_name("run.h5")))
+    assert analyze_run(packed, ONE).differences == analyze_run(run, ONE).differences
+    assert packed.kept().is_dir()
+    assert packed.kept() != run.kept()
+
+
+def test_a_new_run_in_the_folder_of_an_old_one_keeps_nothing_of_it(run):
+    analyze_run(run, ONE)
+    create_run(run.path, synthetic_plan(20), force=True)
+    assert not run.kept().exists()
+
+
+def test_text_of_the_same_samples_is_a_unit_of_its_own(run):
+    survey = survey_of(run, ONE)
+    survey.site("final_norm", matched=True)
+    all_text, same = (
+        survey.found("lco", "final_norm", u)["mean_cosine"] for u in ("text", "text@image")
+    )
+    assert (all_text.n, same.n) == (60, 30)
+    assert survey.found("lco", "final_norm", "text@audio")["mean_cosine"].n == 30
+
+
+def test_rows_beyond_the_memory_stay_out_by_groups_and_alike_everywhere(run, monkeypatch):
+    survey = survey_of(run, ONE)
+    short = dataclasses.replace(survey, most=40)
+    rows = run.plan.rows
+    assert {m: len(i) for m, i in survey.indexes.items()} == {"text": 60, "image": 30, "audio": 30}
+    kept = {m: {rows[i].group for i in index} for m, index in short.indexes.items()}
+    assert len(kept["text"]) == 40
+    assert kept["image"] | kept["audio"] == kept["text"]
+    monkeypatch.setattr("geomkit.analyze.rows_that_fit", lambda *_: 40)
+    found = analyze_run(run, ONE)
+    assert found.find("mean_cosine", "final_norm", "text", "lco").n == 40
+    assert found.provenance["rows"]["text"] == 40
+
+
+@pytest.mark.parametrize("dim", [64, 2048, 8192])
+@pytest.mark.parametrize("memory", [2**29, 2**31, 2**35])
+def test_what_fits_needs_no_more_than_there_is(dim, memory):
+    fits = surveys.rows_that_fit(memory, dim)
+    assert surveys.need(fits, dim) <= memory
+    assert surveys.need(int(fits * 1.2), dim) > memory
+
+
+def test_too_little_memory_is_said():
+    with pytest.raises(UsageError, match=r"memory for 100 rows of 2048 columns.*raise --memory"):
+        surveys.rows_that_fit(2**20, 2048)
+    with pytest.raises(UsageError, match="memory above 0 GiB"):
+        AnalyzeConfig(memory=0)
+
+
+def test_processes_are_as_many_as_fit():
+    assert crew.hands(4, 2**31, 2**20) == 4
+    assert crew.hands(4, 2**31, 2**30) == 1
+    assert crew.hands(1, 2**40, 2**20) == 1
+    assert crew.hands(8, 2**20, 2**30) == 1
+
+
+def test_what_a_piece_raises_ends_the_crew():
+    def broken():
+        raise UsageError("no such thing")
+
+    for workers in (1, 2):
+        with pytest.raises(UsageError, match="no such thing"):
+            crew.work([broken, broken], workers, "test", silent)
+
+
+@pytest.mark.slow
+def test_a_run_of_four_times_the_memory_is_analyzed_within_it(tmp_path):
+    """In a process of its own: its peak, less what the interpreter has before it reads a state."""
+    plan = synthetic_plan(256)
+    run = create_run(tmp_path / "run", plan)
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((len(plan.rows), 2048), dtype=np.float32)
+    for number in range(11):
+        _written(run, f"step-{number}", states + number)
+    cap = run.bytes_on_disk() / 4
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "import numpy, scipy.linalg, pydantic\n"
+        "from geomkit import crew\n"
+        "from geomkit.analyze import analyze_run\n"
+        "from geomkit.enquiry import AnalyzeConfig\n"
+        "from geomkit.store import open_run\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = peak()\n"
+        "memory = (crew.BASE + float(sys.argv[2])) / 2**30\n"
+        "config = AnalyzeConfig(workers=1, memory=memory)\n"
+        "found = analyze_run(open_run(Path(sys.argv[1])), config)\n"
+        "print(peak() - before, found.provenance['rows']['text'])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(run.path), str(cap)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    took, rows = map(int, ran.stdout.split())
+    assert rows == 512  # none was left out
+    assert took < cap
+
+
+def test_a_kill_loses_at_most_the_unit_in_the_works(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=200)
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from geomkit.analyze import analyze_run\nfrom geomkit.enquiry import AnalyzeConfig\n"
+        "from geomkit.store import open_run\n"
+        "analyze_run(open_run(Path(sys.argv[1])), AnalyzeConfig(workers=1))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(run.path)])
+    deadline = time.monotonic() + 60
+    while len(list(run.kept().glob("*/block_00.*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in run.kept().glob("*/*.image")}
+    assert kept
+    found = analyze_run(run, ONE)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    fresh = write_run(tmp_path / "fresh", {"base": NARROW, "lco": WIDE}, scenes=200)
+    with threadpool_limits(1):
+        assert found.differences == analyze_run(fresh, ONE).differences
+
+
+def _written(run, name, states):
+    run.write_checkpoint(synthetic_record(name, states.shape[1], {}))
+    write_states(run, name, dict.fromkeys(SITES, states))
