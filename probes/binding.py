@@ -27,7 +27,7 @@ import numpy as np
 from geomkit.errors import DegenerateInput
 from geomkit.geometry.rows import directions
 from geomkit.statistics import Estimate, difference, interval
-from geomkit.types import Activations, Binding, Interval, Modality
+from geomkit.types import MODALITIES, Activations, Binding, Interval, Modality
 from probes.affine import AffineMap, Rows
 from probes.foretold import METRICS, Foretold, Moved, errors, foretell, map_of, r2, reach, recall
 from probes.fractions import fraction
@@ -56,7 +56,7 @@ Cells = dict[Name, Value]
 Units = Mapping[str, Rows | DegenerateInput]
 """Unit rows before, after and as foretold, by predictor; or why they have none."""
 
-_SILENT = DegenerateInput(
+_SILENT: AffineMap | DegenerateInput = DegenerateInput(
     "Expected text rows to fit the map on, got none; capture text beside the media."
 )
 
@@ -102,28 +102,31 @@ def moved(
     """The rows of every modality at one site, before and after; text first."""
     sides = {}
     for modality, old in before.items():
-        ends = old.states.astype(np.float64), after[modality].states.astype(np.float64)
-        sides[modality] = Moved(modality, *ends, old.rows, is_held_out(old.rows, held_out))
+        out = is_held_out(old.rows, held_out)
+        sides[modality] = Moved(modality, old.states, after[modality].states, old.rows, out)
     return sides
 
 
 def binding(sides: Mapping[Modality, Moved]) -> Mapping[Modality, Cells]:
     """The binding test at one site: every value, or the reason why there is none."""
-    asked = {m: side.part(side.held_out) for m, side in sides.items()}
-    maps = {m: _map(side.part(~side.held_out)) for m, side in sides.items()}
     cells: dict[Modality, Cells] = {}
-    captions: Units = {}
-    for modality, tested in asked.items():
+    law, captions, asking = _SILENT, None, dict[str, Rows | DegenerateInput]()
+    for modality in sorted(sides, key=MODALITIES.index):  # text first
+        side = sides[modality]
+        own, tested = _map(side.part(~side.held_out)), side.part(side.held_out)
+        if modality == "text":
+            law, captions = own, tested
         try:
-            given = foretell(tested, _sound(maps.get("text", _SILENT)), _sound(maps[modality]))
+            given = foretell(tested, _sound(law), _sound(own))
         except DegenerateInput as flaw:
             cells[modality] = dict.fromkeys(_names(modality), flaw)
             continue
         units = {name: _unit(states) for name, states in given.states()}
-        captions = captions or units  # text comes first
         cells[modality] = _explained(given) | _reached(given) | _reproduced(tested, units)
-        if modality != "text":
-            cells[modality] |= _retrieved(asked["text"], captions, tested, units)
+        if modality == "text":
+            asking = units
+        elif captions is not None:
+            cells[modality] |= _retrieved(captions, asking, tested, units)
     return cells
 
 

@@ -33,19 +33,20 @@ SUBSPACE = 0.95
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moved:
-    """The rows of one modality at one site, before and after, in float64."""
+    """The rows of one modality at one site, before and after; a part of them is in float64."""
 
     modality: Modality
-    before: Rows  # (rows, dim)
-    after: Rows
+    before: NDArray[np.floating]  # (rows, dim)
+    after: NDArray[np.floating]
     rows: tuple[Row, ...]
     held_out: NDArray[np.bool_]
 
     def part(self, which: NDArray[np.bool_]) -> Moved:
         """Some of the rows."""
         rows = tuple(row for row, chosen in zip(self.rows, which, strict=True) if chosen)
-        states = self.before[which], self.after[which]
-        return Moved(self.modality, *states, rows, self.held_out[which])
+        before, after = self.before[which], self.after[which]
+        ends = before.astype(np.float64), after.astype(np.float64)
+        return Moved(self.modality, *ends, rows, self.held_out[which])
 
     @property
     def groups(self) -> list[str]:
@@ -60,7 +61,7 @@ class Moved:
     @property
     def change(self) -> Rows:
         """After minus before, `(rows, dim)`."""
-        return self.after - self.before
+        return np.asarray(self.after - self.before, dtype=np.float64)
 
     @property
     def noise(self) -> float:
@@ -96,9 +97,9 @@ class Foretold:
 
     def states(self) -> Iterator[tuple[str, Rows]]:
         """The rows before, after, and as each predictor has them; made one at a time."""
-        before = self.tested.before
+        before = np.asarray(self.tested.before, dtype=np.float64)
         yield "before", before
-        yield "after", self.tested.after
+        yield "after", np.asarray(self.tested.after, dtype=np.float64)
         yield "text", before + self.linear + self.text.shift
         if self.own is not self.text:
             yield "own", before + self.by_own
