@@ -4,7 +4,8 @@
     a.merge(b), gathered(many)   the sums of all their rows, as if they had come in one piece
     paired_moments(x, y)         the same of two modalities whose rows match, with their products
 
-A metric of this family takes rows or `Moments`; the numbers agree. So a run larger than memory is
+A metric of this family takes rows or `Moments`, and one of two modalities rows of both or their
+`PairedMoments`; the numbers agree. So a run larger than memory is
 one pass over its chunks, in any order and of any size, and a few dim x dim matrices in the end.
 
 Merging is exact up to rounding in float64 (see `sums`); chunks of some thousand rows cost least.
@@ -20,6 +21,7 @@ from typing import TypeVar
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.rows import (
     Array,
+    Groups,
     all_unit_rows,
     as_rows,
     matched,
@@ -76,6 +78,11 @@ class PairedMoments:
     right: Moments
     products: Products
     cosines: float | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples, and columns of the left side."""
+        return self.left.shape
 
     def merge(self, other: PairedMoments) -> PairedMoments:
         """The moments of the pairs of both.
@@ -135,6 +142,23 @@ def gathered(parts: Iterable[Part]) -> Part:
     if first is None:
         raise DegenerateInput("Expected moments of at least one chunk, got none.")
     return reduce(lambda a, b: a.merge(b), waiting, first)
+
+
+def pair_moments(
+    x: Array | PairedMoments, y: Array | None, groups: Groups | None = None
+) -> PairedMoments | None:
+    """The moments where `x` has those of both sides; None where `x` and `y` are rows.
+
+    Raises:
+        UsageError: one side alone, or rows or groups beside moments, which hold no rows.
+    """
+    if not isinstance(x, PairedMoments):
+        if y is None:
+            raise UsageError("Expected rows of both sides or their paired moments, got one side.")
+        return None
+    if y is not None or groups is not None:
+        raise UsageError("Expected paired moments alone, got rows or groups beside them.")
+    return x
 
 
 def row_sums(x: Array | Moments, least: int = 2) -> Sums:

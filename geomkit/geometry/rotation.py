@@ -8,12 +8,14 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from geomkit.geometry.moments import PairedMoments, pair_moments
 from geomkit.geometry.rows import Array, deviations, matched
+from geomkit.geometry.sums import total
 
 Rows = NDArray[np.float64]
 
 
-def procrustes(x: Array, y: Array) -> float:
+def procrustes(x: Array | PairedMoments, y: Array | None = None) -> float:
     """Procrustes correlation r of centred matched rows, in [0, 1]; higher is closer.
 
     `||Xc^T Yc||_* / (||Xc||_F ||Yc||_F)`, the sum of singular values over the product of norms: the
@@ -35,12 +37,16 @@ def procrustes(x: Array, y: Array) -> float:
     Reference:
         Schonemann 1966, Psychometrika 31; Williams et al. 2021, arXiv:2110.14739.
     """
-    a, b = deviations(x), deviations(y)
-    matched(a, b)
-    xp = array_namespace(a)
-    norms = math.sqrt(float(xp.sum(a * a)) * float(xp.sum(b * b)))
-    nuclear = float(xp.sum(xp.linalg.svdvals(_narrow(a).T @ _narrow(b))))
-    return min(1.0, nuclear / norms)
+    pair = pair_moments(x, y)
+    if pair is not None:
+        norms = pair.left.rows.require().energy * pair.right.rows.require().energy
+        cross = pair.products.scatter
+    else:
+        a, b = deviations(x), deviations(y)
+        matched(a, b)
+        norms = total(a * a) * total(b * b)
+        cross = _narrow(a).T @ _narrow(b)
+    return min(1.0, total(array_namespace(cross).linalg.svdvals(cross)) / math.sqrt(norms))
 
 
 def procrustes_influence(a: Rows, b: Rows) -> tuple[float, Rows]:

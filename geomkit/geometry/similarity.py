@@ -7,14 +7,16 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.geometry.energies import are_many, energies_of
-from geomkit.geometry.hsic import LEAST, cross_energy, hsic, hsic_without, require_signal
+from geomkit.geometry.hsic import LEAST, cross_energy, hsic, hsic_without, require_signal, unbiased
+from geomkit.geometry.moments import PairedMoments, pair_moments
 from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.rows import Array, deviations, matched
+from geomkit.geometry.sums import total
 
 Rows = NDArray[np.float64]
 
 
-def linear_cka(x: Array, y: Array, *, debiased: bool = True) -> float:
+def linear_cka(x: Array | PairedMoments, y: Array | None = None, *, debiased: bool = True) -> float:
     """Linear CKA of matched rows; 1 is equal up to rotation, shift and scale; higher is closer.
 
     Debiased it is 0 on average for independent sets and may fall below 0; the plug-in form lies in
@@ -33,9 +35,14 @@ def linear_cka(x: Array, y: Array, *, debiased: bool = True) -> float:
     return float(shared / (own_a * own_b) ** 0.5)
 
 
-def _energies(x: Array, y: Array, debiased: bool) -> tuple[float, float, float]:
+def _energies(
+    x: Array | PairedMoments, y: Array | None, debiased: bool
+) -> tuple[float, float, float]:
     """Of each set with itself, and of the two."""
     least = LEAST if debiased else 2
+    pair = pair_moments(x, y)
+    if pair is not None:
+        return _energies_of(pair, least, debiased)
     if are_many(x, y):
         many = energies_of(x, y, least=least)
         of = many.debiased if debiased else many.plug_in
@@ -44,6 +51,16 @@ def _energies(x: Array, y: Array, debiased: bool) -> tuple[float, float, float]:
     matched(a, b)
     product = hsic if debiased else cross_energy
     return product(a, a), product(b, b), product(a, b)
+
+
+def _energies_of(pair: PairedMoments, least: int, debiased: bool) -> tuple[float, float, float]:
+    a, b = pair.left.rows.require(least), pair.right.rows.require(least)
+    terms = (a.own(), a, a), (b.own(), b, b), (pair.products, a, b)
+    energies = []
+    for products, one, other in terms:
+        energy, traces = total(products.scatter * products.scatter), one.energy * other.energy
+        energies.append(unbiased(a.n, energy, products.fourth, traces) if debiased else energy)
+    return energies[0], energies[1], energies[2]
 
 
 def linear_cka_null(x: Array, y: Array, *, debiased: bool = True) -> NullMoments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -11,7 +12,8 @@ from scipy.special import hyp0f1, ive
 
 from geomkit.errors import DegenerateInput, UsageError
 from geomkit.geometry.candidates import tiles
-from geomkit.geometry.isotropy import cross_mean_cosine, ratio
+from geomkit.geometry.isotropy import column_cosines, cross_mean_cosine, ratio
+from geomkit.geometry.moments import PairedMoments, pair_moments, unit_sums
 from geomkit.geometry.rows import (
     Array,
     Groups,
@@ -23,6 +25,7 @@ from geomkit.geometry.rows import (
     same_columns,
     similarity_blocks,
 )
+from geomkit.geometry.sums import total
 
 Rows = NDArray[np.float64]
 
@@ -70,7 +73,7 @@ def uniformity_floor(dim: int, t: float = 2.0) -> float:
     return math.lgamma(dim / 2) - order * math.log(t) + math.log(ive(order, 2 * t))
 
 
-def alignment(x: Array, y: Array) -> float:
+def alignment(x: Array | PairedMoments, y: Array | None = None) -> float:
     """Mean ||u - v||^2 of matched unit rows, in [0, 4]; lower is closer.
 
     `2 - 2 mean paired cosine`. Chance is `alignment_chance`: the same mean over rows that
@@ -83,13 +86,46 @@ def alignment(x: Array, y: Array) -> float:
     Reference:
         Wang and Isola 2020, arXiv:2005.10242, with exponent 2.
     """
+    pair = pair_moments(x, y)
+    if pair is not None:
+        return 2 - 2 * cosines_of(pair).matched
     gaps = squared_distances(directions(x), directions(y))
     return float(array_namespace(gaps).mean(gaps))
 
 
-def alignment_chance(x: Array, y: Array, groups: Groups | None = None) -> float:
+def alignment_chance(
+    x: Array | PairedMoments, y: Array | None = None, groups: Groups | None = None
+) -> float:
     """The alignment of rows that do not match: `2 - 2 cross_mean_cosine`."""
+    pair = pair_moments(x, y, groups)
+    if pair is not None:
+        return 2 - 2 * cosines_of(pair).apart
     return 2 - 2 * cross_mean_cosine(x, y, paired=True, groups=groups)
+
+
+@dataclass(frozen=True, slots=True)
+class MeanCosines:
+    """Of two modalities: inside each side, of matched rows, of rows that do not match, of all."""
+
+    left: float
+    right: float
+    matched: float
+    apart: float
+    across: float
+
+
+def cosines_of(pair: PairedMoments) -> MeanCosines:
+    """The mean cosines of paired moments; all that the gap and the alignment are made of.
+
+    Raises:
+        UsageError: the widths differ.
+        DegenerateInput: one side points one way only.
+    """
+    u, v = unit_sums(pair.left), unit_sums(pair.right)
+    same_columns(u.mean[None, :], v.mean[None, :])
+    left, right = total(column_cosines(u)), total(column_cosines(v))
+    across, matched = total(u.mean * v.mean), (pair.cosines or 0.0) / u.n
+    return MeanCosines(left, right, matched, (u.n * across - matched) / (u.n - 1), across)
 
 
 def squared_distances(u: Array, v: Array) -> Array:
