@@ -30,8 +30,7 @@ _SAID: Mapping[Outcome, str] = {
 
 def reached(transfers: Sequence[Transfer]) -> bool:
     """Was every untrained modality reached, and is there one?"""
-    found = outcomes(transfers)
-    return bool(found) and set(found.values()) == {"reached"}
+    return set(outcomes(transfers).values()) == {"reached"}
 
 
 def outcomes(transfers: Sequence[Transfer]) -> dict[str, Outcome]:

@@ -156,6 +156,16 @@ def test_the_last_against_the_first_is_what_the_analysis_says(three):
     assert verdict_table(analysis).row_count == len(judged)
 
 
+def test_the_headline_of_an_analysis_tells_who_fell_behind(tmp_path):
+    run = planted(tmp_path / "run", image=HALF, audio=WIDE)
+    analysis = analyze_run(run, AnalyzeConfig(sites=("final_norm",)))
+    own = {(t.metric, t.untrained): t for t in analysis.transfers}
+    told = own["mean_cosine", "image"].closed_ratio
+    assert f", {told:.2f} of the way text went)" in analysis.headline
+    found = compare_checkpoints(run, measured(run), "base", "lco")
+    assert found.transfers == analysis.transfers
+
+
 def test_any_two_and_in_either_order(three):
     of = measured(three)
     there, back, step = (

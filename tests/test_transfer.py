@@ -195,6 +195,8 @@ def test_a_modality_that_was_there_before_has_nothing_to_gain():
     t = judged(TEXT, change("image", 0.004, 0.003))["mean_cosine", "image"]
     assert t.verdict == INCOMPARABLE
     assert "image started at 0.004, where its reference 0 leaves nothing to gain" in t.note
+    near = judged(TEXT, change("image", 0.0005, 0.0001, error=1e-6))["mean_cosine", "image"]
+    assert near.verdict == INCOMPARABLE  # clearly not at 0, and nearer than rounding can tell
     worse = judged(TEXT, change("image", 0.004, 0.4))["mean_cosine", "image"]
     assert worse.verdict == OPPOSITE
 
