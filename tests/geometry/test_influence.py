@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry import cca, mutual_knn, procrustes, rsa, two_nn
+from geomkit.geometry import cca, dimension, mutual_knn, procrustes, rsa, two_nn
 from geomkit.geometry.apart import near_apart
 from geomkit.geometry.dimension import two_nn_influence
 from geomkit.geometry.distances import rsa_influence
@@ -33,7 +33,7 @@ def knn(x: np.ndarray, y: np.ndarray) -> Pair:
     return mutual_knn_influence((near(directions(x), folds), near(directions(y), folds)))
 
 
-def dimension(which: int) -> Callable[[np.ndarray, np.ndarray], Pair]:
+def dimension_by(which: int) -> Callable[[np.ndarray, np.ndarray], Pair]:
     def found(x: np.ndarray, _: np.ndarray) -> Pair:
         value, *influence = two_nn_influence(near_apart(x, np.arange(len(x)) % 30))
         return (value.linear, value.likelihood)[which], influence[which]
@@ -52,8 +52,8 @@ SMOOTH = {
 }
 LOCAL = {
     "mutual_knn": (knn, mutual_knn),
-    "two_nn linear": (dimension(0), lambda x, _: two_nn(x).linear),
-    "two_nn likelihood": (dimension(1), lambda x, _: two_nn(x).likelihood),
+    "two_nn linear": (dimension_by(0), lambda x, _: two_nn(x).linear),
+    "two_nn likelihood": (dimension_by(1), lambda x, _: two_nn(x).likelihood),
 }
 ALL = SMOOTH | LOCAL
 
@@ -102,11 +102,23 @@ def test_groups_leave_their_pairs_out():
 def test_ties_share_their_rank_in_the_influence_too():
     """Rows on a grid, many distances equal: against the value without each row."""
     rng = np.random.default_rng(3)
-    x = rng.integers(0, 3, (150, 3)).astype(float)
-    y = x + rng.integers(0, 2, (150, 3))
+    x = rng.integers(0, 3, (150, 2)).astype(float)
+    y = x + rng.integers(0, 2, (150, 2))
     value, each = rsa_influence(x, y)
     left = [149 * (value - rsa(np.delete(x, i, 0), np.delete(y, i, 0))) for i in range(0, 150, 15)]
-    assert left == pytest.approx(each[::15], abs=0.2 * each.std())
+    assert left == pytest.approx(each[::15], abs=0.03 * each.std())
+
+
+def test_influence_on_the_line_is_what_a_ratio_moves_it_by():
+    """Of independent ratios, one left out: by its place, by the ranks of others, by the cut."""
+    ratios = np.random.default_rng(3).exponential(1 / 5, 400)
+
+    def slope(r: np.ndarray) -> float:
+        return dimension._slope(np.sort(r)[: dimension._fitted(len(r), 0.1)], len(r))
+
+    each = dimension._linear_influence(ratios, slope(ratios), 0.1)
+    left = [399 * (slope(ratios) - slope(np.delete(ratios, i))) for i in range(400)]
+    assert np.abs(left - np.mean(left) - each).mean() < 0.01 * each.std()
 
 
 def test_copies_have_no_influence_on_the_dimension():
