@@ -21,9 +21,14 @@
     distances    do two spaces put the same distances between the same samples?
     ranking      does a query find its answer in the other modality?
 
-NumPy arrays and torch tensors give the same numbers; all sums are in float64. Rows without geometry
-(constant, zero, too few, not finite) raise `DegenerateInput`. `groups` names, row by row, samples
-that are the same thing: no pair is ever made inside a group.
+For intervals a metric has its influence of each row (`..._influence`) or its values without each
+fold (`..._without`); neighbours are found once for all of these, by `struck.near` and
+`apart.near_apart`.
+
+NumPy arrays and torch tensors give the same numbers. Sums are in float64; the products of very many
+rows are in float32 where that is right to 1e-6 (see `energies`, `candidates`). Rows without
+geometry (constant, zero, too few, not finite) raise `DegenerateInput`. `groups` names, row by row,
+samples that are the same thing: no pair is ever made inside a group.
 """
 
 from __future__ import annotations

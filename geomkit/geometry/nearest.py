@@ -133,17 +133,9 @@ def _decided(u: Array, v: Array, rows: slice, k: int, found: Candidates) -> List
     """Where just `k` are left float32 has told; where more are, their true cosines tell."""
     first, last = np.searchsorted(found.of, [rows.start, rows.stop])
     of, item = found.of[first:last], found.item[first:last]
-    counts = np.bincount(of - rows.start, minlength=rows.stop - rows.start)
-    open_rows = np.flatnonzero(counts > k)
-    share = np.ones(len(of))
-    if len(open_rows):
-        row = np.full(len(counts), -1)
-        row[open_rows] = np.arange(len(open_rows))
-        place = np.arange(len(of)) - (np.cumsum(counts) - counts)[of - rows.start]
-        table = np.full((len(open_rows), int(counts.max())), -np.inf)
-        at = np.flatnonzero(counts[of - rows.start] > k)
-        here = row[of[at] - rows.start], place[at]
-        table[here] = pair_cosines(on_host(u), on_host(v), of[at], item[at])
-        share[at] = membership(table, k)[here]
+    share, at = np.ones(len(of)), np.flatnonzero(np.bincount(of)[of] > k)
+    score = pair_cosines(on_host(u), on_host(v), of[at], item[at])
+    order = np.lexsort((-score, of[at]))
+    share[at[order]] = share_places(of[at[order]], score[order], k)
     taken = share > 0
     return Lists(of[taken], item[taken], share[taken])
