@@ -33,6 +33,7 @@ from reports import (
     matrices,
     media,
     payload,
+    pictures,
     provenance,
     static,
     static_layers,
@@ -45,9 +46,9 @@ from reports.book import HEAD, Book
 from reports.mapping import Shown
 
 SCHEMA = "geomkit-report/1"
-MAP_SCRIPTS = ("colours.js", "painters.js", "scatter.js", "card.js", "map.js")
+MAP_SCRIPTS = ("colours.js", "painters.js", "scatter.js", "card.js", "map.js", "pairs.js")
 SCRIPTS = ("page.js", "downloads.js", "layers.js", *MAP_SCRIPTS)
-STYLES = ("style.css", "layers.css", "map.css")
+STYLES = ("style.css", "layers.css", "map.css", "pairs.css")
 SKIPPED_SHOWN = 50
 BY = ("text", "own", "shift", "turned", "shuffled")
 """Predictors of the binding table, in its order."""
@@ -188,6 +189,7 @@ class Report:
                 "left_out": self.media.left_out,
             },
             "map": self.map_numbers(),
+            **pictures.numbers(self.shown),
         }
 
     def map_numbers(self) -> dict[str, Any] | None:
@@ -305,6 +307,7 @@ class Report:
             "shown": self.shown,
             "drawings": [(n, own(svg)) for n, svg in self.shown.drawings()] if self.shown else [],
             "media": self.media,
+            **pictures.context(self.shown, self.media),
             "skipped_shown": SKIPPED_SHOWN,
             "curves": training.training_panels(analysis.provenance),
             "live_geometry": training.geometry_panels(analysis.provenance),
@@ -380,4 +383,5 @@ def environment() -> Environment:
         "line_names": lines.line_names,
         "lines_svg": lambda panel: own(lines.lines_svg(panel)),
     }  # fmt: skip
+    env.filters |= pictures.filters()
     return env

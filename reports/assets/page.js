@@ -221,7 +221,11 @@ async function start() {
     startHeat(data.heat);
     await loadPlotly(await unpack("plotly"));
     startFigures(data.figures);
-    if (data.map) await startMap(data.map, data.media);
+    if (data.map) {
+      await startMap(data.map, data.media);
+      startPairs(JSON.parse(data.report), data.map);
+    }
+    startGallery(data.media);
   } catch (error) {
     $("trouble").textContent = `Some figures stay still in this browser (${error.message}).`;
   }
