@@ -406,6 +406,48 @@ def report(
 
 
 @app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Run folder; it need not be there yet.")] = RUN,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML file; RUN/report.html by default.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Seconds between two looks.")] = 10,
+) -> None:
+    """Write the report anew whenever a run has changed; the open page follows. Ctrl-C ends it.
+
+    Example: geomkit watch geomkit-run
+    """
+    from geomkit import stages
+
+    stages.watch(run, to, lambda line: out.print(line, markup=False), every=every)
+
+
+@app.command()
+def export(
+    run: RunPath = None,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")] = Path("export"),
+    csv: Annotated[bool, typer.Option("--csv", help="Samples and states as CSV.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="A log folder for TensorBoard's projector.")
+    ] = False,
+    atlas: Annotated[
+        bool, typer.Option("--embedding-atlas", help="One Parquet file (needs pyarrow).")
+    ] = False,
+    site: Annotated[str, typer.Option(help="Site whose states are written.")] = "final_norm",
+) -> None:
+    """Hand the states of a run to tools for looking at embeddings.
+
+    Example: geomkit export geomkit-run --tensorboard --out logs
+    """
+    from geomkit import stages
+
+    asked = zip(stages.EXPORTS, (csv, tensorboard, atlas), strict=True)
+    kinds = [kind for kind, wanted in asked if wanted]
+    for path in stages.export(stages.open_here(run), to, kinds, site):
+        out.print(f"written: {path}", markup=False)
+
+
+@app.command()
 def demo(
     to: Annotated[Path, typer.Option("--out", help="Folder for everything it makes.")] = Path(
         "geomkit-demo"

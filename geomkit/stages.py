@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,6 +244,43 @@ def report(
     with tempfile.TemporaryDirectory() as folder:
         media = run.previews(Path(folder)) if embed_media else {}
         return write_report(analysis, project(run), rows, media, target, embed_media=embed_media)
+
+
+EXPORTS = ("csv", "tensorboard", "embedding-atlas")
+
+
+def export(run: Run, to: Path, kinds: Sequence[str], site: str) -> tuple[Path, ...]:
+    """Hand the states of one site to other tools; every kind asked for gets a folder of its own."""
+    from geomkit import export as exporting
+
+    if not kinds:
+        raise UsageError(f"Expected what to export to (--{', --'.join(EXPORTS)}), got nothing.")
+    writers = dict(
+        zip(
+            EXPORTS,
+            (exporting.export_csv, exporting.export_tensorboard, exporting.export_atlas),
+            strict=True,
+        )
+    )
+    return tuple(path for kind in kinds for path in writers[kind](run, to / kind, site))
+
+
+def watch(path: Path, out: Path | None, tell: Callable[[str], None], *, every: int) -> None:
+    """Write the report of a run anew whenever the run has changed, until interrupted."""
+    from geomkit.progress import silent
+    from geomkit.watching import tried
+    from geomkit.watching import watch as look
+
+    def render(refresh: int = every) -> str:
+        run = open_run(path)
+        analysis = analysis_of(run, silent)
+        page = report(run, analysis, out or report_path([run]), refresh=refresh)
+        return f"{len(analysis.checkpoints)} checkpoints: {page}"
+
+    try:
+        look(path, render, tell, every=every)
+    except KeyboardInterrupt:
+        tell(f"no longer watched: {tried(lambda: render(refresh=0))}")
 
 
 def _is_sandbox(source: str) -> bool:

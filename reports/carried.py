@@ -81,7 +81,7 @@ def carried_panel(book: Book) -> ForestPanel | None:
         for c in rows
     )  # fmt: skip
     shown = [v for c in rows for v in reach(c.share, bounded(c.interval))]
-    low, high = padded(min(0.0, *shown), max(1.0, *shown))
+    low, high = padded(min([0.0, *shown]), max([1.0, *shown]))
     return ForestPanel(
         "carried", "Carried over", "neither", False, rows[0].record.site, marks, low, high,
         hint="untrained over trained change", ends=("none", "all of it"), lines=(1.0,),
@@ -126,10 +126,10 @@ def bound_panel(book: Book) -> ForestPanel | None:
             for name, title in PREDICTORS.items()
             if name in own
         ]  # fmt: skip
-    if not rows:
+    if all(row.difference.value is None for row in rows):
         return None
     shown = [v for r in rows for v in reach(r.difference.value, bounded(r.difference.interval))]
-    low, high = padded(max(LEAST, min(0.0, *shown)), max(1.0, *shown))
+    low, high = padded(max(LEAST, min([0.0, *shown])), max([1.0, *shown]))
     return ForestPanel(
         "bound", "Bound to text", "neither", False, here[0].site, tuple(rows), low, high,
         hint="share of the change foretold", ends=("nothing", "everything"), lines=(1.0,),

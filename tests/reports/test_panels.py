@@ -100,6 +100,12 @@ def test_bindings_stand_beside_their_ceiling_and_the_higher_floor() -> None:
     assert not any(label.startswith("text:") for label in own)
 
 
+def test_bindings_without_a_value_are_no_panel() -> None:
+    base = fixture.complete()
+    empty = tuple(replace(b, value=None, interval=None, note="too few") for b in base.bindings)
+    assert bound_panel(Book(replace(base, bindings=empty))) is None
+
+
 def test_without_records_nothing_is_drawn(book: Book) -> None:
     assert carried_panel(book) is None
     assert bound_panel(book) is None
