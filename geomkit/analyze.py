@@ -96,9 +96,15 @@ def analyze_run(
     sites = shared_sites(records_of, config.sites)
     probed = tuple(s for s in probes.sites if s in sites) if probes else ()
     pieces: list[Callable[[], None]] = [
-        functools.partial(survey.site, s, matched=s == SITE) for s in sites
+        functools.partial(survey.site, s, matched=s == SITE)
+        for s in sites
+        if survey.lacks(s, matched=s == SITE)
     ]
-    pieces += [functools.partial(_probe, survey, probes, s) for s in probed if probes]
+    pieces += [
+        functools.partial(_probe, survey, probes, s)
+        for s in probed
+        if probes and (survey.again or _kept(survey, probes, s) is None)
+    ]
     hands = crew.hands(config.workers, config.memory * GIB, _need(survey))
     crew.work(pieces, hands, "analyze", progress)
     found = functools.cache(survey.found)
@@ -285,17 +291,15 @@ def _changes(
 
 
 def _probe(survey: Survey, probes: Probes, site: str) -> None:
-    """Train the probes of one site, unless what they found is kept."""
-    path, key = survey.run.kept() / "_probes" / site, _probe_key(survey, probes, site)
-    if not survey.again and _kept(survey, site, key) is not None:
-        return
-    made = Kept(key, probes.at(survey.run, site))
+    """Train the probes of one site, and keep what they found."""
+    made = Kept(_probe_key(survey, probes, site), probes.at(survey.run, site))
+    path = survey.run.kept() / "_probes" / site
     make_folder(path.parent)
     write_atomic(path, records.to_json(made))
 
 
 def _findings(survey: Survey, probes: Probes, site: str) -> Findings:
-    found = _kept(survey, site, _probe_key(survey, probes, site))
+    found = _kept(survey, probes, site)
     if found is None:
         raise StoreError(
             f"what the probes found at {site} is gone from {survey.run.kept()}: another process "
@@ -304,13 +308,13 @@ def _findings(survey: Survey, probes: Probes, site: str) -> Findings:
     return found
 
 
-def _kept(survey: Survey, site: str, key: str) -> Findings | None:
+def _kept(survey: Survey, probes: Probes, site: str) -> Findings | None:
     """What was found at a site, if it is of these states; None otherwise."""
     try:
         kept = records.from_json(Kept, survey.run.kept() / "_probes" / site)
     except StoreError:
         return None
-    return kept.findings if kept.key == key else None
+    return kept.findings if kept.key == _probe_key(survey, probes, site) else None
 
 
 def _probe_key(survey: Survey, probes: Probes, site: str) -> str:

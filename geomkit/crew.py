@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # s
 
 from geomkit.progress import Progress
 
-BASE = 300 * 2**20
+BASE = 240 * 2**20
 """Bytes of an interpreter with its libraries, before it reads a state."""
 
 Piece = Callable[[], None]
@@ -24,6 +24,8 @@ def work(pieces: Sequence[Piece], workers: int, stage: str, progress: Progress) 
 
     Whatever a piece raises ends the crew and is raised here.
     """
+    if not pieces:
+        return
     progress(stage, 0, len(pieces))
     if workers == 1 or len(pieces) < 2:
         for done, piece in enumerate(pieces, 1):
@@ -38,9 +40,9 @@ def work(pieces: Sequence[Piece], workers: int, stage: str, progress: Progress) 
 def hands(workers: int, memory: float, need: float) -> int:
     """How many processes fit into `memory` bytes when each needs so many, at least 1.
 
-    `workers` is the most, 0 for one a core.
+    `workers` is the most, 0 for one a core. More than one have a first one to wait for them.
     """
-    return max(1, min(workers or joblib.cpu_count(), int(memory / (BASE + need))))
+    return max(1, min(workers or joblib.cpu_count(), int((memory - BASE) / (BASE + need))))
 
 
 def _alone(piece: Piece) -> None:

@@ -170,6 +170,7 @@ def test_too_little_memory_is_said():
 
 def test_processes_are_as_many_as_fit():
     assert crew.hands(4, 2**31, 2**20) == 4
+    assert crew.hands(2, 2 * 2**30, 585 * 2**20) == 2
     assert crew.hands(4, 2**31, 2**30) == 1
     assert crew.hands(1, 2**40, 2**20) == 1
     assert crew.hands(8, 2**20, 2**30) == 1

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomkit import estimates
-from geomkit.errors import DegenerateInput, UsageError
+from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates.kept import Shelf, code_sha, key_of
 from geomkit.estimates.metric import Result
 from geomkit.estimates.space import WHOLE, Device, Outliers, Space
@@ -112,22 +112,38 @@ class Survey:
 
         With `matched` also the text of the samples that each medium has.
         """
-        units = units_of(self.modalities, self.media, matched=matched)
-        if not any(self._missing(n, site, unit) for n in self.checkpoints for unit in units):
+        if not self.lacks(site, matched=matched):
             return
+        units = units_of(self.modalities, self.media, matched=matched)
         outliers = self._outliers(site)
         for name in self.checkpoints:
             wanted = {unit: self._missing(name, site, unit) for unit in units}
             if any(wanted.values()):
                 for unit, results in self._measured(name, site, wanted, outliers):
                     shelf = self._shelf(name, site, unit)
-                    shelf.write({**shelf.read(), **results})
+                    if results:
+                        shelf.write({**shelf.read(), **results})
+
+    def lacks(self, site: str, *, matched: bool = False) -> bool:
+        """Is there anything at a site that is not kept?"""
+        units = units_of(self.modalities, self.media, matched=matched)
+        return any(self._missing(n, site, unit) for n in self.checkpoints for unit in units)
 
     def found(self, checkpoint: str, site: str, unit: Unit) -> dict[str, Result]:
-        """The estimates that are kept, by metric, in the order of a record."""
-        kept = self._shelf(checkpoint, site, unit).read()
-        wanted = (name for name in estimates.METRICS if name in self.metrics)
-        return {name: kept[name] for name in wanted if name in kept}
+        """The estimates that are kept, by metric, in the order of a record.
+
+        Raises:
+            StoreError: some are not there: removed since, or made by code that was changed since.
+        """
+        shelf = self._shelf(checkpoint, site, unit)
+        kept, wanted = shelf.read(), tuple(self._metrics(unit))
+        if not all(name in kept for name in wanted):
+            raise StoreError(
+                f"Expected the estimates of {checkpoint} at {site} ({unit}) in {shelf.path}, where "
+                "they were just kept, got none; do not remove or update anything meanwhile, and "
+                "run the command again."
+            )
+        return {name: kept[name] for name in wanted}
 
     def _missing(self, checkpoint: str, site: str, unit: Unit) -> frozenset[str]:
         kept = self._shelf(checkpoint, site, unit).read()
