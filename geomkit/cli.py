@@ -158,6 +158,9 @@ def merge(
     to: Annotated[Path, typer.Option("--out", help="Folder of the merged checkpoint.")] = Path(
         "lco-merged"
     ),
+    captions: Annotated[
+        str, typer.Option(help="Samples with texts: the generative loss on them, before and after.")
+    ] = "",
     as_json: Json = False,
     config: ConfigPath = None,
 ) -> None:
@@ -167,7 +170,9 @@ def merge(
     """
     from geomkit import stages, summary
 
-    record = stages.merge(adapter, _settings(config).source(into) if into else "", to)
+    settings = _settings(config)
+    told = settings.named_data(captions)
+    record = stages.merge(adapter, settings.source(into) if into else "", to, told)
     if as_json:
         out.print_json(record.to_json())
     else:

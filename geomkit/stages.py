@@ -79,15 +79,29 @@ def _samples(data: str) -> tuple[Sample, ...]:
     return load_samples(data)[1]
 
 
-def merge(adapter: Path, base: str, out: Path) -> MergeRecord:
-    """Merge an adapter into its base (by default the one it names) and prove that they agree."""
+def merge(adapter: Path, base: str, out: Path, captions: str = "") -> MergeRecord:
+    """Merge an adapter into its base (by default the one it names) and prove that they agree.
+
+    `captions` names samples whose texts the generative loss is measured on, before and after.
+    """
     from geomkit import sandbox
     from geomkit.training import merge as merge_adapter
+    from geomkit.training.generation import Captions
 
     named = base or _base_of(adapter)
-    shown = sandbox.samples("validation", images=12, sounds=12) if _is_sandbox(named) else ()
+    own = _is_sandbox(named)
+    shown = sandbox.samples("validation", images=12, sounds=12) if own else ()
+    told = _samples(captions) if captions else shown
+    given = Captions(told)
+    if own and not captions:
+        given = Captions(told, sandbox.INSTRUCTIONS, sandbox.paraphrases(told))
     return merge_adapter(
-        adapter, _path(named), out, samples=shown, names=(adapter.name, _source(named))
+        adapter,
+        _path(named),
+        out,
+        samples=shown,
+        captions=given,
+        names=(adapter.name, _source(named)),
     )
 
 

@@ -210,6 +210,13 @@ def merge_lines(record: MergeRecord) -> Iterator[str]:
             f"merged equals adapter, {agreement.modality}: largest relative difference "
             f"{agreement.relative:.1e} (accepted below {agreement.tolerance:.0e}), n {agreement.n}"
         )
+    for change in record.generation:
+        yield (
+            f"generative loss, {change.modality}: {change.before:.3f} -> {change.after:.3f} "
+            f"nats a token on {change.n} captions"
+        )
+    for said in record.spoken:
+        yield f"said to {said.modality} {said.id}: {said.before!r} -> {said.after!r}"
 
 
 def preflight_facts(ahead: Preflight) -> dict[str, Any]:

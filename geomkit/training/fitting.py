@@ -7,6 +7,7 @@ training is done. What is interrupted goes on from the last whole checkpoint, to
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,18 +151,19 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
     callbacks: list[TrainerCallback] = [guard]
     if watch is not None:
         callbacks += [watch, collapse := CollapseGuard(watch, config.collapse)]
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(job, model.device.type),
-        train_dataset=_table(job),
-        loss=loss,
-        callbacks=callbacks,
-    )
-    trainer.job = job
-    total = config.steps or round(config.epochs * len(job.pairs) / config.batch)
-    trainer.add_callback(_Ticker(total, progress))
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
-    trainer.train(resume_from_checkpoint=_last(job.kept))
+    with tempfile.TemporaryDirectory() as scratch:  # the library makes a folder in any case
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(job, job.kept or Path(scratch), model.device.type),
+            train_dataset=_table(job),
+            loss=loss,
+            callbacks=callbacks,
+        )
+        trainer.job = job
+        total = config.steps or round(config.epochs * len(job.pairs) / config.batch)
+        trainer.add_callback(_Ticker(total, progress))
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
+        trainer.train(resume_from_checkpoint=_last(job.kept))
     notices = (*guard.notices, *(collapse.notices if watch is not None else ()))
     return _fitted(config, trainer.state.log_history, notices)
 
@@ -256,11 +258,11 @@ def _samples(job: Job) -> list[Sample]:
     return [sample for sample in job.pairs if isinstance(sample, Sample)]
 
 
-def _arguments(job: Job, device: str) -> SentenceTransformerTrainingArguments:
+def _arguments(job: Job, folder: Path, device: str) -> SentenceTransformerTrainingArguments:
     config = job.config
     keeps = job.kept is not None and config.save_steps > 0
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(job.kept or "geomkit-training"),  # nothing is written where none is kept
+        output_dir=str(folder),
         per_device_train_batch_size=config.batch,
         num_train_epochs=config.epochs,
         max_steps=config.steps or -1,

@@ -23,12 +23,23 @@ from geomkit import adapters, hub
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
 from geomkit.places import locate
-from geomkit.processing import load_processor
+from geomkit.processing import Processor, load_processor
+from geomkit.prompts import prompts
 from geomkit.training.adapter import load_adapter
+from geomkit.training.assembly import assemble
+from geomkit.training.generation import (
+    NO_CAPTIONS,
+    Captions,
+    GenerationChange,
+    Losses,
+    generative_change,
+    generative_losses,
+)
 from geomkit.training.rewriting import differing, rewrite, targets
 from geomkit.training.scope import assert_scope, region_hashes
-from geomkit.training.states import last_states, probes, speak
-from geomkit.types import Modality, Sample
+from geomkit.training.states import last_states, probes, say, speak
+from geomkit.types import MODALITIES, Modality, Sample
+from geomkit.vetting import read_object
 
 SCHEMA = "geomkit-merge/1"
 RECORD = "merge.json"
@@ -52,6 +63,16 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """What a model says to one sample, before and after."""
+
+    modality: str
+    id: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class MergeRecord:
     """What was merged and the proof; `merge.json`."""
 
@@ -67,6 +88,9 @@ class MergeRecord:
     generated: int
     copied: tuple[str, ...]
     adapter_sha: str = ""  # fingerprint of the adapter, as a capture records it
+    assembly: tuple[str, ...] = ()  # modalities that sentence-transformers embeds as capture does
+    generation: tuple[GenerationChange, ...] = ()  # on the given captions, base and merged
+    spoken: tuple[Spoken, ...] = ()  # what base and merged say to one sample of each modality
 
     def to_json(self) -> str:
         """Strict JSON, sorted keys."""
@@ -79,11 +103,14 @@ def merge(
     out: Path,
     *,
     samples: Sequence[Sample] = (),
+    captions: Captions = NO_CAPTIONS,
     names: tuple[str, str] | None = None,
 ) -> MergeRecord:
     """Write `base` with `adapter` merged in to `out`, prove it equal, and record the proof.
 
-    Equality is measured on `samples`, or on a few synthetic ones, in every modality they have.
+    Equality is measured on `samples`, or on a few synthetic ones, in every modality they have. On
+    `captions` the generative loss is measured before and after. `out` is a sentence-transformers
+    model too, with the instructions that the adapter's own record says it was trained with.
     `names` are the names of adapter and base to record when their paths should not be.
 
     Raises:
@@ -96,7 +123,8 @@ def merge(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         work = Path(scratch) / "merged"
         folder = base_folder(str(base))
-        record = _merge(adapter, folder, work, samples, names or (str(adapter), str(base)))
+        told = names or (str(adapter), str(base))
+        record = _merge(adapter, folder, work, samples, captions, names=told)
         if out.exists():
             out.rmdir()
         work.rename(out)
@@ -104,7 +132,13 @@ def merge(
 
 
 def _merge(
-    adapter: Path, base: Path, work: Path, samples: Sequence[Sample], names: tuple[str, str]
+    adapter: Path,
+    base: Path,
+    work: Path,
+    samples: Sequence[Sample],
+    captions: Captions,
+    *,
+    names: tuple[str, str],
 ) -> MergeRecord:
     if adapters.is_projection(adapter):
         raise TrainingError(
@@ -114,6 +148,8 @@ def _merge(
     copied = copy_rest(base, work)
     model, processor = load_checkpoint("base", str(base)).model, load_processor(base)
     _refuse_other_base(adapter, model)
+    voice = _Voice(processor, captions, captions.samples or samples or probes(processor))
+    said, losses = voice.says(model), voice.losses(model)
     adapted = load_adapter(model, adapter)
     assert_scope(adapted, frozen=True)
     samples = samples or probes(processor)
@@ -127,8 +163,10 @@ def _merge(
             f"Expected only adapted layers to change, {len(strays)} more did (first: {strays[0]})."
         )
     dtype = file_dtype(base, merged)
-    again = load_checkpoint("merged", str(work)).model
+    merged_checkpoint = load_checkpoint("merged", str(work))
+    again = merged_checkpoint.model
     agreement = agree(expected, last_states(again, processor, samples), dtype)
+    now = voice.says(again)
     record = MergeRecord(
         schema=SCHEMA,
         adapter=names[0],
@@ -142,9 +180,47 @@ def _merge(
         generated=speak(again, processor, samples),
         copied=copied,
         adapter_sha=adapters.sha(adapter),
+        assembly=assemble(work, processor, merged_checkpoint.dim, prompts(_prompt(adapter))),
+        generation=generative_change(losses, voice.losses(again)),
+        spoken=tuple(Spoken(*key, said[key], now[key]) for key in said),
     )
     (work / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Voice:
+    """What a model says, and how well it says what is given."""
+
+    processor: Processor
+    captions: Captions
+    samples: Sequence[Sample]
+
+    def says(self, model: nn.Module) -> dict[tuple[Modality, str], str]:
+        """Modality and id of its first sample -> the beginning of what is said to it."""
+        found = {}
+        for modality in MODALITIES:
+            one = next((s for s in self.samples if modality in s.modalities()), None)
+            if one is not None and modality in self.processor.modalities:
+                asked = self.captions.instructions[modality]
+                found[modality, one.id] = say(model, self.processor, one, modality, asked)
+        return found
+
+    def losses(self, model: nn.Module) -> tuple[Losses, ...]:
+        """Of the captions, by modality."""
+        return generative_losses(
+            model,
+            self.processor,
+            self.captions.samples,
+            instructions=self.captions.instructions,
+            answers=self.captions.answers,
+        )
+
+
+def _prompt(adapter: Path) -> str:
+    """The prompt preset that an adapter says it was trained with, else the usual one."""
+    config = read_object(adapter / "training.json").get("config") or {}
+    return str(config.get("prompt", "lco"))
 
 
 def base_folder(base: str) -> Path:

@@ -84,6 +84,23 @@ def speak(
     return count
 
 
+def say(
+    model: nn.Module,
+    processor: Processor,
+    sample: Sample,
+    modality: Modality,
+    instruction: str,
+    tokens: int = 16,
+) -> str:
+    """The first `tokens` tokens that the model generates for a sample, as text."""
+    model.eval()
+    inputs = _inputs(model, processor, sample, modality, instruction)
+    with torch.inference_mode():
+        said = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)  # type: ignore[operator]  # nn.Module attribute
+    start = inputs["input_ids"].shape[1]
+    return str(processor.tokenizer.decode(said[0, start:], skip_special_tokens=True))
+
+
 def _last_state(
     model: nn.Module, processor: Processor, sample: Sample, modality: Modality, instruction: str
 ) -> Tensor:

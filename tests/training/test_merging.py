@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geomkit.errors import TrainingError
+from geomkit.places import locate
 from geomkit.training import merging, rewriting
 from geomkit.training.adapter import adapt, load_adapter, save_adapter
 from geomkit.training.config import TrainConfig
+from geomkit.training.generation import Captions, generative_losses
 from geomkit.training.merging import merge
 from geomkit.training.scope import region_hashes
 from geomkit.training.states import last_states, probes
@@ -96,6 +98,28 @@ def test_tokenizer_processor_and_template_are_copied(
         if file.suffix != ".safetensors":
             assert (tmp_path / "m" / file.name).read_bytes() == file.read_bytes()
             assert file.name in record.copied
+
+
+def test_speech_before_and_after_is_on_record(
+    adapter: Path, base: Path, held_out: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    record = merge(adapter, base, tmp_path / "m", samples=held_out, captions=Captions(held_out))
+    assert [(c.modality, c.n) for c in record.generation] == [
+        ("text", 6),
+        ("image", 3),
+        ("audio", 3),
+    ]
+    plain = load(base)
+    expected = generative_losses(plain.model, plain.processor, held_out)
+    for change, losses in zip(record.generation, expected, strict=True):
+        assert change.before == pytest.approx(float(losses.values.mean()))
+        assert change.after != pytest.approx(change.before, abs=1e-4)
+    assert [s.modality for s in record.spoken] == ["text", "image", "audio"]
+    assert any(s.before != s.after for s in record.spoken)
+    assert record.assembly == plain.processor.modalities
+    kinds = json.loads((tmp_path / "m" / "modules.json").read_text())
+    assert len(kinds) == 3
+    assert locate(str(tmp_path / "m")).base is None
 
 
 @pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "F16"), (torch.bfloat16, "BF16")])
