@@ -1,8 +1,8 @@
 """Multinomial logistic regression with an L2 penalty: several problems on the same rows at once.
 
 Problems differ in their labels, in the rows they may see (the folds of a cross-validation) and in
-nothing else, so one product of matrices serves them all. Each penalty starts from the solution of
-the stronger one before, and its steps are taken in units of the curvature that the loss has there,
+nothing else, so one product of matrices serves them all. Each penalty starts from the solutions of
+the stronger ones before, and its steps are taken in units of the curvature that the loss has there,
 column by column: L-BFGS then needs a fifth of the steps that it needs in the columns as they are.
 For that the columns should be principal axes of the training rows, as `readouts.span_of` makes
 them; any others cost steps, not accuracy.
@@ -23,10 +23,11 @@ from geomkit.errors import DegenerateInput
 Rows = NDArray[np.float64]
 
 STEPS = 1000
-FINE, COARSE = 1e-3, 1e-2
+FINE, COARSE = 3e-4, 3e-3
 """Largest slope left, in nats over one unit of curvature; less for penalties below 1, where the
-loss is flat. Fine gives probabilities as close to the exact ones as scikit-learn's; coarse, answers
-as close to the exact ones: all that the choice of a penalty counts."""
+loss is flat and an early stop would be a penalty of its own. Coarse is for the choice of a penalty,
+which only counts answers. Both stay nearer to the exact solution than scikit-learn's default does,
+which at weak penalties stops early: 1.3 % of answers off, of 2048 columns and 667 rows."""
 
 _LEAST = 1e-2  # of the largest curvature that is possible: the least that is reckoned with
 
@@ -64,21 +65,23 @@ class Problems:
     def path(self, penalties: Sequence[float], tolerance: float) -> Iterator[Rows]:
         """Weights `(columns + 1, problems, classes)` by penalty, the last row the offsets.
 
-        Each is started from the one before: give the strongest penalty first.
+        Each is started from where the two before point to: give the strongest penalty first, and
+        even steps.
 
         Raises:
             DegenerateInput: `STEPS` were not enough.
         """
         rows, columns = self.inputs.shape
         inputs = np.concatenate([self.inputs, np.ones((rows, 1))], axis=1)
-        weights = np.zeros((columns + 1, self.answers.shape[1], self.classes))
+        weights = before = np.zeros((columns + 1, self.answers.shape[1], self.classes))
         for penalty in penalties:
             # Of two classes scikit-learn holds back the difference of the weights, once.
             held = np.full((columns + 1, 1, 1), penalty * (2 if self.classes == 2 else 1))
             held[-1] = 0.0  # never the offsets
             unit = 1 / np.sqrt(self._curvature(inputs, weights) + held)
             slope = tolerance * min(1.0, math.sqrt(penalty))
-            weights = unit * self._solved(inputs, held, unit, weights / unit, slope)
+            start = 2 * weights - before
+            before, weights = weights, unit * self._solved(inputs, held, unit, start / unit, slope)
             yield weights
 
     def _curvature(self, inputs: Rows, weights: Rows) -> Rows:
