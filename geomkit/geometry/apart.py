@@ -16,7 +16,15 @@ from geomkit.errors import DegenerateInput
 from geomkit.geometry import rows as blocks_of
 from geomkit.geometry.candidates import Candidates, candidates_by_distance
 from geomkit.geometry.nearest import require_enough
-from geomkit.geometry.rows import RESOLUTION, Array, as_rows, deviations, on_device, on_host
+from geomkit.geometry.rows import (
+    RESOLUTION,
+    Array,
+    as_rows,
+    deviations,
+    on_device,
+    on_host,
+    peak_of,
+)
 from geomkit.geometry.struck import Entries, Near, deep_enough, rows_of
 
 Ints = NDArray[np.int64]
@@ -100,8 +108,9 @@ def _near_apart(c: Array, folds: Ints, k: int, products: Rows | None) -> Near:
 def _placed(x: Array) -> tuple[Array, Rows, float]:
     """Rows about their mean at a unit peak, their squared lengths as they came, and that peak."""
     rows = as_rows(x)
-    scale = float(array_namespace(rows).max(abs(rows))) or 1.0
-    return deviations(x), on_host(array_namespace(rows).sum((rows / scale) ** 2, axis=1)), scale
+    scale = peak_of(rows)
+    rows /= scale
+    return deviations(x), on_host(array_namespace(rows).sum(rows * rows, axis=1)), scale
 
 
 def _later(c: Array, copies: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -119,7 +119,10 @@ def _steps(x: Rows) -> float:
 
 def _less(x: Rows, mean: Rows) -> Half:
     out = np.empty(x.shape, np.float32)
-    return np.subtract(x, mean, out=out, casting="same_kind")
+    step = max(1, blocks_of.CACHE_ENTRIES // x.shape[1])
+    for start in range(0, len(x), step):
+        out[start : start + step] = x[start : start + step] - mean
+    return out
 
 
 @dataclass(slots=True)
