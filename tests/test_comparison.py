@@ -15,6 +15,7 @@ from geomkit.comparison import compare_checkpoints, families, measured, units
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.estimates import BETWEEN, DEFAULT, RETRIEVED, WITHIN
+from geomkit.estimates.kept import Shelf
 from geomkit.store import create_run, open_run, pack_run
 from geomkit.summary import verdict_table
 from geomkit.transfer import CARRIED, FULL, NONE, NOTHING, OPPOSITE, PART, UNMEASURED
@@ -348,6 +349,16 @@ def test_numbers_come_from_whoever_gives_them(three):
         "p: two-sided, Holm-adjusted among 3 headline tests; of transfer, among 2 headline tests "
         "of untrained modalities"
     )
+
+
+def test_estimates_that_vanish_are_an_error_and_no_number(three, monkeypatch):
+    """Somebody removes what was kept, or changes the code that decides what is of now."""
+    monkeypatch.setattr(Shelf, "write", lambda *_: None)
+    for kept in three.kept().rglob("*"):
+        if kept.is_file():
+            kept.unlink()
+    with pytest.raises(StoreError, match=r"estimates of base at final_norm \(text\).*run the com"):
+        compare_checkpoints(three, measured(three), "base", "lco")
 
 
 def test_damage_is_an_error_and_no_number(tmp_path):
