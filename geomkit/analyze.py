@@ -155,13 +155,15 @@ def survey_of(
         raise UsageError(
             f"Expected a pooling of the run ({', '.join(run.plan.poolings)}), got {pooling!r}."
         )
+    device = Device(config.device)
+    device.require()
     memory = config.memory * GIB - crew.BASE
     return Survey(
         run=replace(run, path=run.path.absolute()),  # processes may stand in another folder
         checkpoints=tuple(record.name for record in records_of),
         pooling=pooling,
         metrics=estimates.selected(config.metrics),
-        device=Device(config.device),
+        device=device,
         most=rows_that_fit(memory, max(record.dim for record in records_of)),
         again=config.again,
     )

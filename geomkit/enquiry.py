@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,18 +27,20 @@ class AnalyzeConfig:
         ASKED,
         (),
         "Metrics or families (cone, spectrum, neighbours, dimension, gap, similarity, retrieval), "
-        "or all; repeatable.",
+        "or all, as in cone,rank_me.",
         empty="every metric that is not costly",
     )
-    sites: tuple[str, ...] = _doc(ASKED, (), "Sites to measure; repeatable.", empty="all")
+    sites: tuple[str, ...] = _doc(
+        ASKED, (), "Sites to measure, as in block_04,final_norm.", empty="all"
+    )
     pooling: str = _doc(ASKED, "", "Pooling to measure.", empty="the first that was captured")
     probes: tuple[str, ...] = _doc(
-        ASKED, PROBES, f"Probes to train ({', '.join(PROBES)}), or none; repeatable."
+        ASKED, PROBES, f"Probes to train ({', '.join(PROBES)}), or none."
     )
     memory: float = _doc(
         MEANS, 2.0, "Most memory in GiB, of all processes together; rows that do not fit stay out."
     )
-    workers: int = _doc(MEANS, 0, "Processes, each at a site of its own.", empty="one a core")
+    workers: int = _doc(MEANS, 0, "Processes, each at a site of its own; 0 is one a core.")
     device: str = _doc(
         MEANS, "cpu", "Where products and decompositions are made: cpu, cuda, cuda:1."
     )
@@ -45,14 +48,19 @@ class AnalyzeConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no analysis can have."""
-        object.__setattr__(self, "metrics", tuple(self.metrics))  # the command line gives lists
-        object.__setattr__(self, "sites", tuple(self.sites))
-        asked = () if tuple(self.probes) == ("none",) else tuple(self.probes)
-        object.__setattr__(self, "probes", asked)
-        for part in asked:
+        for name in ("metrics", "sites", "probes"):
+            object.__setattr__(self, name, _listed(getattr(self, name)))
+        if self.probes == ("none",):
+            object.__setattr__(self, "probes", ())
+        for part in self.probes:
             if part not in PROBES:
                 raise UsageError(f"Expected probes of {', '.join(PROBES)} or none, got {part!r}.")
         if not self.memory > 0:
             raise UsageError(f"Expected memory above 0 GiB, got {self.memory}.")
         if self.workers < 0:
             raise UsageError(f"Expected workers of 0 or more, got {self.workers}.")
+
+
+def _listed(words: Sequence[str]) -> tuple[str, ...]:
+    """Words as the command line gives them: repeated options, or commas within one."""
+    return tuple(part.strip() for word in words for part in word.split(",") if part.strip())

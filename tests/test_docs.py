@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geomkit.estimates import METRICS
 from geomkit.store import create_run
 from geomkit.store.pack import pack_run
 from tests import small_run
+from tests.synthetic_run import NARROW, WIDE, write_run
 
 DOCS = Path(__file__).parents[1] / "docs"
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="needs the checkout, not the wheel")
@@ -51,6 +53,25 @@ def test_the_snippets_of_the_formats_read_a_run(
     np.testing.assert_array_equal(packed["states"], stored)
     assert packed["good"].tolist() == ok.tolist()
     assert packed["plan"]["dataset"] == "toy"
+
+
+def test_an_analysis_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "geomkit-run", {"base": NARROW, "lco": WIDE}, scenes=20)
+    monkeypatch.chdir(tmp_path)
+    of_a_run, of_arrays = blocks("analyze.md")
+    assert ran(of_a_run)["cone"].value > 0.5
+    assert ran(of_arrays)["change"].value < -0.3
+    assert "Interval(" in capsys.readouterr().out
+
+
+def test_every_metric_is_in_the_manual() -> None:
+    """The page that says what is measured, and by which name."""
+    page = (DOCS / "analyze.md").read_text(encoding="utf-8")
+    for name, metric in METRICS.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {metric.family} |"))
+        assert f"`{name}`" in row
 
 
 def test_a_capture_from_python(

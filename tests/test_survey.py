@@ -11,12 +11,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import threadpool_limits
 
 from geomkit import crew, estimates
 from geomkit.analyze import analyze_run, survey_of
 from geomkit.enquiry import AnalyzeConfig
-from geomkit.errors import UsageError
+from geomkit.errors import DegenerateInput, UsageError
 from geomkit.estimates import survey as surveys
 from geomkit.progress import silent
 from geomkit.store import create_run, open_run, pack_run
@@ -166,6 +167,51 @@ def test_too_little_memory_is_said():
         surveys.rows_that_fit(2**20, 2048)
     with pytest.raises(UsageError, match="memory above 0 GiB"):
         AnalyzeConfig(memory=0)
+
+
+def test_a_device_that_is_not_here_is_said(run):
+    with pytest.raises(UsageError, match=r"got 'nowhere' \(.*use --device cpu"):
+        analyze_run(run, AnalyzeConfig(device="nowhere"))
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "meta-cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+        ),
+    ],
+)
+def test_products_from_another_device_are_the_same(device, monkeypatch):
+    """Without a GPU the way through torch is taken on the CPU."""
+    if device == "meta-cpu":
+        monkeypatch.setattr(torch.Tensor, "to", lambda tensor, _: tensor)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 50, 20)).astype(np.float32)
+    there = estimates.Device(device)
+    for own, other in zip(
+        (estimates.within(estimates.space(x)), *estimates.retrieved(*map(estimates.space, (x, y)))),
+        (
+            estimates.within(estimates.space(x, device=there)),
+            *estimates.retrieved(*(estimates.space(s, device=there) for s in (x, y))),
+        ),
+        strict=True,
+    ):
+        for name, result in own.items():
+            if isinstance(result, DegenerateInput):
+                continue
+            assert other[name].value == pytest.approx(result.value, rel=1e-9)
+            assert other[name].shares == pytest.approx(result.shares, rel=1e-6, abs=1e-12)
+
+
+def test_lists_are_repeated_options_or_commas():
+    config = AnalyzeConfig(metrics=("cone, rank_me", "gap"), probes=("linear,drift",))
+    assert config.metrics == ("cone", "rank_me", "gap")
+    assert config.probes == ("linear", "drift")
+    assert AnalyzeConfig(probes=("none",)).probes == ()
+    with pytest.raises(UsageError, match=r"Expected probes of linear.*got 'lienar'"):
+        AnalyzeConfig(probes=("lienar",))
 
 
 def test_processes_are_as_many_as_fit():

@@ -37,6 +37,25 @@ class Device:
 
     name: str = "cpu"
 
+    def require(self) -> None:
+        """Refuse a device that is not here.
+
+        Raises:
+            UsageError: torch has no such device.
+        """
+        if self.name == "cpu":
+            return
+        import torch
+
+        try:
+            torch.zeros(1, dtype=torch.float64, device=self.name)
+        except (RuntimeError, AssertionError, TypeError) as cause:
+            reason = str(cause).partition("\n")[0]
+            raise UsageError(
+                f"Expected a device that torch has in float64, got {self.name!r} ({reason}); "
+                "use --device cpu."
+            ) from cause
+
     def gram(self, a: Rows, b: Rows) -> Rows:
         """`a @ b.T`."""
         if self.name == "cpu":
