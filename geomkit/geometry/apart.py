@@ -19,11 +19,11 @@ from geomkit.geometry.nearest import require_enough
 from geomkit.geometry.rows import (
     RESOLUTION,
     Array,
-    as_rows,
     deviations,
     on_device,
     on_host,
     peak_of,
+    row_blocks,
 )
 from geomkit.geometry.struck import Entries, Near, deep_enough, rows_of
 
@@ -107,10 +107,10 @@ def _near_apart(c: Array, folds: Ints, k: int, products: Rows | None) -> Near:
 
 def _placed(x: Array) -> tuple[Array, Rows, float]:
     """Rows about their mean at a unit peak, their squared lengths as they came, and that peak."""
-    rows = as_rows(x)
-    scale = peak_of(rows)
-    rows /= scale
-    return deviations(x), on_host(array_namespace(rows).sum(rows * rows, axis=1)), scale
+    c, scale = deviations(x), peak_of(x)
+    xp = array_namespace(c)
+    squares = [on_host(xp.sum((rows / scale) ** 2, axis=1)) for rows in row_blocks(x)]
+    return c, np.concatenate(squares), scale
 
 
 def _later(c: Array, copies: NDArray[np.int64]) -> NDArray[np.int64]:
