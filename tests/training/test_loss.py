@@ -110,6 +110,31 @@ def test_pairs_without_negatives() -> None:
     )
 
 
+@pytest.mark.parametrize("mini_batch", [5, 2])
+def test_both_directions_are_the_mean_of_two_losses(mini_batch: int) -> None:
+    model = SentenceTransformer(modules=[Table(16, 8)], device="cpu")
+    loss = MaskedRankingLoss(
+        model, scale=1 / TEMPERATURE, mini_batch_size=mini_batch, symmetric=True
+    )
+    features, labels = batch([TextPair(p.anchor, p.positive, None, p.group) for p in PAIRS])
+    anchors, positives = (model[0].weight[f["input_ids"][:, 0]].detach().float() for f in features)
+    there = info_nce(anchors, [positives], {(0, 2), (2, 0), (0, 3)})
+    back = info_nce(positives, [anchors], {(0, 2), (2, 0), (3, 0)})
+    assert float(loss(features, labels).detach()) == pytest.approx((there + back) / 2, abs=1e-5)
+
+
+def test_parts_about_speech_are_added_and_named() -> None:
+    _, loss = make(5)
+    features, labels = batch(PAIRS)
+    plain = loss(features, labels).detach()
+    loss.speech = lambda column: {"generative": column["input_ids"].float().sum()}
+    found = loss([*features, {"input_ids": torch.tensor([[2.0]])}], labels)
+    assert {name: float(part) for name, part in found.items()} == {
+        "contrastive": pytest.approx(float(plain)),
+        "generative": 2.0,
+    }
+
+
 def test_cached_gradients_equal_direct_gradients() -> None:
     gradients = []
     for mini_batch in (5, 2):
