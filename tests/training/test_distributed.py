@@ -12,7 +12,6 @@ from torch import distributed, multiprocessing
 
 from tests.training.test_loss import PAIRS, batch, make
 
-
 MINI_BATCHES = (4, 1)
 
 

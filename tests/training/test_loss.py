@@ -129,7 +129,7 @@ def test_parts_about_speech_are_added_and_named() -> None:
     plain = loss(features, labels).detach()
     loss.speech = lambda column: {"generative": column["input_ids"].float().sum()}
     found = loss([*features, {"input_ids": torch.tensor([[2.0]])}], labels)
-    assert {name: float(part) for name, part in found.items()} == {
+    assert {name: float(part.detach()) for name, part in found.items()} == {
         "contrastive": pytest.approx(float(plain)),
         "generative": 2.0,
     }
