@@ -20,9 +20,9 @@ R2, CENTRED = "r2", "r2_centred"
 LEAST = -1.0
 """Where the axis of the binding test ends: below it a prediction is useless, however bad."""
 PREDICTORS = {
-    "own": "ceiling, own map",
-    "text": "map fitted on text",
-    "centred": "same, own mean known",
+    "own": "own map (ceiling)",
+    "text": "text map",
+    "centred": "text map, centred",
     "shift": "text's mean shift",
     "floor": "floor",
 }
@@ -84,7 +84,7 @@ def carried_panel(book: Book) -> ForestPanel | None:
     low, high = padded(min([0.0, *shown]), max([1.0, *shown]))
     return ForestPanel(
         "carried", "Carried over", "neither", False, rows[0].record.site, marks, low, high,
-        hint="untrained over trained change", ends=("none", "all of it"), lines=(1.0,),
+        hint="untrained over trained change", ends=("none", "all"), lines=(1.0,),
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def bound_panel(book: Book) -> ForestPanel | None:
     low, high = padded(max(LEAST, min([0.0, *shown])), max([1.0, *shown]))
     return ForestPanel(
         "bound", "Bound to text", "neither", False, here[0].site, tuple(rows), low, high,
-        hint="share of the change foretold", ends=("nothing", "everything"), lines=(1.0,),
+        hint="share of the change foretold", ends=("none", "all"), lines=(1.0,),
     )  # fmt: skip
 
 

@@ -107,6 +107,7 @@ def forest_trace(row: ForestRow, panel: ForestPanel, place: int) -> Figure:
         "type": "scatter",
         "mode": "markers",
         "x": [panel.low if beyond else change.value],
+        "cliponaxis": not beyond,
         "y": [place],
         "marker": {
             "symbol": "triangle-left" if beyond else SYMBOLS[row.family], "size": 11,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +15,7 @@ from reports.words import decimals, family, metric_meaning, metric_title
 
 SET_APART = 1.6
 """Distance, in blocks, of the final norm from the last block: it is another kind of site."""
+NUMBERS = re.compile(r"\d+")
 FLATTEST = 0.3
 """Least share of an axis that the values keep for themselves when chance is drawn too."""
 
@@ -123,10 +126,31 @@ def layer_groups(book: Book) -> tuple[LayerGroup, ...]:
 
 
 def common_gaps(groups: Sequence[LayerGroup]) -> list[tuple[str, str]]:
-    """Gaps that every metric has for the same reason, said once."""
+    """Sites where no metric has a value, said once, with the commonest reason."""
     if len(groups) < 2:
         return []
-    return [gap for gap in groups[0].gaps if all(gap in group.gaps for group in groups)]
+    empty = [{site for site, _ in group.gaps if is_empty(group, site)} for group in groups]
+    found = []
+    for site in groups[0].panels[0].sites:
+        if all(site in own for own in empty):
+            reasons = Counter(r for g in groups for s, r in g.gaps if s == site)
+            found.append((site, reasons.most_common(1)[0][0]))
+    return found
+
+
+def is_empty(group: LayerGroup, site: str) -> bool:
+    """Whether a metric has no value at a site in any modality."""
+    return all(any(gap == site for gap, _ in panel.gaps) for panel in group.panels)
+
+
+def own_gaps(group: LayerGroup, common: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A metric's gaps that are not common; reasons that differ only in their numbers, once."""
+    told = {site for site, _ in common}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for site, reason in group.gaps:
+        if site not in told:
+            found.setdefault((site, NUMBERS.sub("#", reason)), (site, reason))
+    return list(found.values())
 
 
 def layer_range(measurements: Sequence[Measurement]) -> tuple[float, float, float | None]:

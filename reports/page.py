@@ -374,6 +374,7 @@ def environment() -> Environment:
         "site": words.site_title, "modality": words.modality_title, "clip": words.clip,
         "arrows": words.arrows,
         "family": words.family, "direction": words.direction_title,
+        "own_gaps": layers.own_gaps,
         "told_interval": words.with_interval,
         "decimals_of": lambda values: words.decimals(v for v in values if v is not None),
         "symbol": lambda status: words.STATUS_SYMBOLS.get(status, "?"),

@@ -77,6 +77,7 @@ function startHeat(heat) {
       body.append(line);
     }
     const table = make("table");
+    table.style.setProperty("--sites", heat.sites.length);
     const top = make("thead");
     top.append(head);
     table.append(make("caption", `Differences, ${view.label.toLowerCase()} ${view.title}`, { class: "sr" }), top, body);

@@ -95,7 +95,7 @@ def test_bindings_stand_beside_their_ceiling_and_the_higher_floor() -> None:
     assert panel is not None
     assert panel.site == "final_norm"
     own = {row.label: (row.difference.value, row.family) for row in panel.rows}
-    assert own["image: map fitted on text"] == (0.61, "image")
+    assert own["image: text map"] == (0.61, "image")
     assert own["image: floor"] == (0.04, "floor")
     assert not any(label.startswith("text:") for label in own)
 
