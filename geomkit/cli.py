@@ -387,6 +387,15 @@ def report(
     max_size: Annotated[
         float, typer.Option(min=1, help="Refuse a page above so many MB; it warns above 10.")
     ] = 25.0,
+    umap: Annotated[
+        bool,
+        typer.Option(
+            "--umap", help="UMAP beside PCA for a few sites; made once (20 s or more), then kept."
+        ),
+    ] = False,
+    webgl: Annotated[
+        bool, typer.Option("--webgl", help="5000 samples a modality on the map, not 1000.")
+    ] = False,
 ) -> None:
     """Write one offline, interactive HTML file, with its numbers beside it as JSON.
 
@@ -399,12 +408,15 @@ def report(
     opened = [stages.open_here(path) for path in runs] if runs else [stages.open_here(None)]
     with progress(err) as shown:
         analysis = stages.joint_analysis(opened, shown)
+        album = stages.pictures(opened[-1], shown, umap=umap, webgl=webgl)
     page = stages.report(
         opened[-1],
         analysis,
         to or stages.report_path(opened),
         embed_media=embed_media,
         max_size=max_size,
+        album=album,
+        webgl=webgl,
     )
     out.print(summary.verdict_table(analysis))
     _lines((*summary.findings(analysis), "", analysis.headline, f"report: {page}"))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from geomkit.comparison import Comparison
     from geomkit.engines import Engine
     from geomkit.enquiry import AnalyzeConfig
+    from geomkit.pictures.records import Album
     from geomkit.places import CheckpointSpec
     from geomkit.plans import CaptureConfig
     from geomkit.progress import Progress
@@ -248,16 +249,32 @@ def report(
     embed_media: bool = False,
     max_size: float = 25.0,
     refresh: int = 0,
+    album: Album | None = None,
+    webgl: bool = False,
 ) -> Path:
-    """Write a report with the map of `run`, of at most `max_size` MB."""
-    from geomkit.projection import project
+    """Write a report with the map of `run`, of at most `max_size` MB.
+
+    An `album` that was made before is shown as it is.
+    """
+    from geomkit.progress import silent
     from reports.page import Target, write_report
 
     target = Target(out, int(max_size * 1e6), refresh)
-    rows = run.plan.rows
+    shown = album or pictures(run, silent, webgl=webgl)
     with tempfile.TemporaryDirectory() as folder:
         media = run.previews(Path(folder)) if embed_media else {}
-        return write_report(analysis, project(run), rows, media, target, embed_media=embed_media)
+        return write_report(
+            analysis, shown.projection, run.plan.rows, media, target,
+            embed_media=embed_media, album=shown, webgl=webgl,
+        )  # fmt: skip
+
+
+def pictures(run: Run, report: Progress, *, umap: bool = False, webgl: bool = False) -> Album:
+    """What the report draws of states; with WebGL the map has five times as many samples."""
+    from geomkit.pictures.album import make_album
+    from geomkit.projection import LIMIT
+
+    return make_album(run, limit=LIMIT * 5 if webgl else LIMIT, umap=umap, progress=report)
 
 
 EXPORTS = ("csv", "tensorboard", "embedding-atlas")

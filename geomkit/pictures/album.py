@@ -30,7 +30,7 @@ from geomkit.projection import (
 if TYPE_CHECKING:
     from geomkit.store import Run
 
-NEIGHBOUR_BYTES = 350_000
+NEIGHBOUR_BYTES = 220_000
 """Bytes that nearest rows may take in the page, two each; all sites where they fit."""
 COLD = "umap (compiles for about 20 s first)"
 
