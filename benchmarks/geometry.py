@@ -5,8 +5,9 @@ again (unless that took long), so that the two of ours say how far a ratio can b
 are CPU seconds: others use the machine. A peer's own package is run where it can be imported, else
 its formula in plain torch, and the table says which.
 
-    python -m venv peers && peers/bin/pip install torch IsoScore scikit-dimension torchmetrics \
-        lightning-utilities reptrix torch-cka matplotlib tqdm
+    python -m venv peers
+    peers/bin/pip install torch IsoScore scikit-dimension torchmetrics matplotlib tqdm
+    peers/bin/pip install --no-deps torch-cka reptrix
     python benchmarks/geometry.py --peer-python peers/bin/python --threads 1
     python benchmarks/geometry.py --only mean_cosine,rank_me --rows 10000
 
