@@ -118,13 +118,17 @@ def train(
     pairs: Annotated[
         str,
         typer.Option(
-            help="Text pairs: `sandbox[:count]`, JSONL, CSV or Parquet; for --method clip, samples."
+            help="Text pairs: `sandbox[:count]`, a file, all-nli[:PATH], scale-1m:PATH;"
+            " for --method clip, samples."
         ),
     ] = SANDBOX,
     to: Annotated[Path, typer.Option("--out", help="Folder of the new adapter.")] = Path("lco"),
     preset: Annotated[
         str | None, typer.Option(help=f"Recipe: {', '.join(PRESETS)}. By default fits --pairs.")
     ] = None,
+    mix: Annotated[
+        str, typer.Option(help="Samples with media and texts to mix in: data, multimodal-94k:PATH.")
+    ] = "",
     probe_set: Annotated[
         str, typer.Option(help="Samples whose geometry is followed; by default some of the pairs.")
     ] = "",
@@ -142,7 +146,14 @@ def train(
     base, pairs = settings.source(ckpt), settings.named_data(pairs)
     with progress(err) as shown:
         record = stages.train(
-            base, pairs, to, shown, preset=preset, probe_set=settings.named_data(probe_set), **given
+            base,
+            pairs,
+            to,
+            shown,
+            preset=preset,
+            mix=settings.named_data(mix),
+            probe_set=settings.named_data(probe_set),
+            **given,
         )
     if as_json:
         out.print_json(record.to_json())

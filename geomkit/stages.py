@@ -9,7 +9,7 @@ import functools
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,22 +45,25 @@ def train(
     geometry of some of them is followed; `probe_set` names samples to follow instead.
     """
     from geomkit import sandbox
-    from geomkit.training import TrainConfig, load_pairs
+    from geomkit.training import PairSet, TrainConfig, load_pairs
     from geomkit.training import train as train_adapter
     from geomkit.training.generation import NO_CAPTIONS, Captions
 
     own = pairs.partition(":")[0] == SANDBOX
-    followed = given.pop("probe_set", "")
+    followed, mixture = given.pop("probe_set", ""), given.pop("mix", "")
     config = TrainConfig.of(preset or (SANDBOX if own else "lco-text"), **given)
     captions, watched = NO_CAPTIONS, _samples(followed) if followed else ()
     if own:
         scenes = sandbox.samples("test", images=CAPTIONS, sounds=CAPTIONS)
         captions = Captions(scenes, sandbox.INSTRUCTIONS, sandbox.paraphrases(scenes))
         watched = watched or sandbox.samples("validation", images=WATCHED, sounds=WATCHED)
+    rows = _media_pairs(pairs) if config.method == "clip" else load_pairs(pairs)
+    if mixture and isinstance(rows, PairSet):
+        rows = replace(rows, media=_media_pairs(mixture))
     return train_adapter(
         config,
         _path(base),
-        _media_pairs(pairs) if config.method == "clip" else load_pairs(pairs),
+        rows,
         out,
         source=_source(base),
         captions=captions,
@@ -71,6 +74,10 @@ def train(
 
 def _media_pairs(data: str) -> tuple[Sample, ...]:
     """Samples with a medium and a text: those of the sandbox are scenes that training may see."""
+    from geomkit.training.recipes import load_media, named
+
+    if (recipe := named(data)) is not None and recipe.media:
+        return load_media(data)[0]
     return _samples("sandbox:train" if data.partition(":")[0] == SANDBOX else data)
 
 

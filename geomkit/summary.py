@@ -179,6 +179,10 @@ def training_lines(record: TrainingRecord) -> Iterator[str]:
         f"{record.trainable_outside} outside; frozen parts unchanged: "
         f"{same}/{len(record.frozen_before)} ({', '.join(record.frozen_before)})"
     )
+    if record.dropped or record.cut:
+        reasons = [f"{count} {reason}" for reason, count in sorted(record.dropped.items())]
+        cut = [f"{record.cut} texts cut to {record.config.max_tokens} tokens"] * (record.cut > 0)
+        yield f"of the pairs: {'; '.join([*(f'left out: {r}' for r in reasons), *cut])}"
     for notice in record.notices:
         yield f"warning: {notice.message}"
     for change in record.generation:

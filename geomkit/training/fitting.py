@@ -61,6 +61,7 @@ class Job:
     base: str = ""  # the name of the base, for adapters that are kept
     saying: str = DESCRIBE["text"]
     watched: Sequence[Sample] = ()  # the probe set
+    mixed: Sequence[Sample] = ()  # samples with a medium, beside pairs of texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,9 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
             callbacks=callbacks,
         )
         trainer.job = job
-        total = config.steps or round(config.epochs * len(job.pairs) / config.batch)
+        total = config.steps or round(
+            config.epochs * (len(job.pairs) + len(job.mixed)) / config.batch
+        )
         trainer.add_callback(_Ticker(total, progress))
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
         trainer.train(resume_from_checkpoint=_last(job.kept))
@@ -197,7 +200,7 @@ def _step(row: Mapping[str, Any]) -> Step:
 def _embedder(job: Job) -> DecoderEmbedder | MediaEmbedder:
     config, checkpoint = job.config, job.checkpoint
     instructions = prompts(config.prompt)
-    if config.method == "clip":
+    if config.method == "clip" or job.mixed:
         return MediaEmbedder(
             checkpoint.body,
             checkpoint.decoder,
@@ -245,17 +248,17 @@ def _watch(job: Job) -> GeometryCallback | None:
 
 def _table(job: Job) -> Any:
     """One table of texts, or one a medium: a batch is of one kind."""
+    masks = job.config.mask_equal
+    media: Mapping[Modality, Any] = media_datasets(_samples(job), mask_equal=masks)
     if job.config.method == "clip":
-        found: Mapping[Modality, Any] = media_datasets(
-            _samples(job), mask_equal=job.config.mask_equal
-        )
-        return dict(found)
+        return dict(media)
     pairs = [pair for pair in job.pairs if isinstance(pair, TextPair)]
-    return dataset(pairs, mask_equal=job.config.mask_equal, speech=job.config.speaks)
+    texts = dataset(pairs, mask_equal=masks, speech=job.config.speaks)
+    return {"text": texts, **media} if media else texts
 
 
 def _samples(job: Job) -> list[Sample]:
-    return [sample for sample in job.pairs if isinstance(sample, Sample)]
+    return [sample for sample in (*job.pairs, *job.mixed) if isinstance(sample, Sample)]
 
 
 def _arguments(job: Job, folder: Path, device: str) -> SentenceTransformerTrainingArguments:

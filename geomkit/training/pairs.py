@@ -1,8 +1,9 @@
 """Text pairs: what the text-only recipe is allowed to see, and a count of what it was not given.
 
-A source is `sandbox[:count]`, or a JSONL, CSV or Parquet file with the columns `anchor`,
-`positive` and, for hard negatives, `negative` (and `group`, when equal things should not be each
-other's negatives). The SimCSE names `sent0`, `sent1`, `hard_neg` are understood too.
+A source is `sandbox[:count]`, a named recipe (`geomkit.training.recipes`), or a JSONL, CSV or
+Parquet file with the columns `anchor`, `positive` and, for hard negatives, `negative` (and `group`,
+when equal things should not be each other's negatives). The SimCSE names `sent0`, `sent1`,
+`hard_neg` are understood too.
 """
 
 from __future__ import annotations
@@ -46,11 +47,15 @@ class TextPair:
 
 @dataclass(frozen=True, slots=True)
 class PairSet(Sequence[TextPair]):
-    """The usable pairs of a source, and how many rows of it were left out and why."""
+    """The usable pairs of a source, and how many rows of it were left out and why.
+
+    `media` are samples with a medium and a text, to be mixed in: batches of their own kind.
+    """
 
     source: str
     pairs: tuple[TextPair, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)
+    media: tuple[Sample, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> TextPair: ...
@@ -80,6 +85,10 @@ def load_pairs(spec: str | Path, *, seed: int = 0) -> PairSet:
         UsageError: `sandbox:<count>` without a positive whole number.
     """
     text = str(spec)
+    from geomkit.training import recipes  # they are made of what stands here
+
+    if recipes.named(text) is not None:
+        return recipes.load_recipe(text, seed=seed)
     if text == "sandbox" or text.startswith("sandbox:"):
         return _sandbox(text, seed)
     path = Path(spec)

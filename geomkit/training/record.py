@@ -70,6 +70,7 @@ class TrainingRecord:
     geometry: tuple[Geometry, ...] = ()
     notices: tuple[Notice, ...] = ()
     agreement: tuple[Agreement, ...] = ()
+    cut: int = 0  # texts longer than max_tokens, of which the beginning was read
 
     def to_json(self) -> str:
         """Strict JSON, sorted keys."""

@@ -22,7 +22,7 @@ from geomkit.checkpoints import Checkpoint, load_checkpoint
 from geomkit.errors import TrainingError, UsageError
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent
-from geomkit.prompts import control_tokens, prompts
+from geomkit.prompts import control_tokens, cut, prompts
 from geomkit.training import quantising
 from geomkit.training.columns import MARK
 from geomkit.training.config import TrainConfig
@@ -64,18 +64,21 @@ def train(
 ) -> TrainingRecord:
     """Train `base` on `pairs` by the config's method; write the result and `training.json`.
 
-    The pairs are texts; with method clip, samples with a medium and a text. Held-out `captions`
-    give the generative loss before and after, per modality; `watched` is the probe set whose
-    geometry is followed, some of the pairs' own texts by default. `source` is the name of the base
-    to record when its path should not be. An interrupted training goes on from the last checkpoint
-    it kept in `out`, when everything is as it was.
+    The pairs are texts; with method clip, samples with a medium and a text. Samples that a
+    `PairSet` brings as its `media` are mixed in: every batch is of one kind, drawn by their shares.
+    Held-out `captions` give the generative loss before and after, per modality; `watched` is the
+    probe set whose geometry is followed, some of the pairs' own texts by default. `source` is the
+    name of the base to record when its path should not be. An interrupted training goes on from
+    the last checkpoint it kept in `out`, when everything is as it was.
 
     Raises:
         TrainingError: pairs that do not fit, an `out` in use, a leak, a training that went wrong.
     """
+    mixed = pairs.media if isinstance(pairs, PairSet) else ()
     _check(config, pairs, out)
+    _check_mixed(config, mixed)
     checkpoint, processor = _load(config, str(base))
-    _refuse_control_tokens(pairs, processor)
+    _refuse_control_tokens((*pairs, *mixed), processor)
     if config.shuffle_pairs:
         pairs = shuffled(pairs, config.seed)
     before = region_hashes(checkpoint.model)
@@ -91,10 +94,11 @@ def train(
         processor,
         arm,
         pairs,
-        kept=_kept(config, pairs, before, out),
+        kept=_kept(config, (*pairs, *mixed), before, out),
         base=source or str(base),
         saying=captions.instructions["text"],
         watched=watched or _some(pairs),
+        mixed=mixed,
     )
     clock = time.perf_counter()
     done = fit(job, progress)
@@ -129,8 +133,9 @@ def _losses(arm: Arm, processor: Processor, captions: Captions) -> tuple[Losses,
 def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
     """The record without its proofs."""
     config, scope, pairs = job.config, job.arm.scope, job.pairs
+    everything: Sequence[TextPair | Sample] = (*pairs, *job.mixed)
     media: dict[str, int] = {
-        m: sum(m in s.modalities() for s in pairs if isinstance(s, Sample)) for m in MEDIA
+        m: sum(m in s.modalities() for s in everything if isinstance(s, Sample)) for m in MEDIA
     }
     return TrainingRecord(
         schema=SCHEMA,
@@ -138,8 +143,8 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         instruction=prompts(config.prompt)["text"],
         base=job.base,
         source=pairs.source if isinstance(pairs, PairSet) else "",
-        pairs=len(pairs),
-        pairs_sha=fingerprint(pairs),
+        pairs=len(everything),
+        pairs_sha=fingerprint(everything),
         dropped=pairs.dropped if isinstance(pairs, PairSet) else {},
         trained=("text", *(m for m in MEDIA if media[m])),
         media=media,
@@ -161,6 +166,7 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         versions={package: version(package) for package in _PACKAGES},
         geometry=done.geometry,
         notices=done.notices,
+        cut=_cut(everything, job.processor, config.max_tokens),
     )
 
 
@@ -173,7 +179,12 @@ def _write(job: Job, base: str, out: Path) -> tuple[str, tuple[Agreement, ...]]:
     return job.arm.digest(), agreement
 
 
-def _kept(config: TrainConfig, pairs: Pairs, base: Mapping[str, str], out: Path) -> Path | None:
+def _kept(
+    config: TrainConfig,
+    pairs: Sequence[TextPair | Sample],
+    base: Mapping[str, str],
+    out: Path,
+) -> Path | None:
     """The folder of kept checkpoints, made by this very training or made now; None without any.
 
     Raises:
@@ -246,6 +257,20 @@ def _check(config: TrainConfig, pairs: Pairs, out: Path) -> None:
         raise TrainingError(f"Expected {out} to be new or empty: choose another folder.")
 
 
+def _check_mixed(config: TrainConfig, mixed: Sequence[Sample]) -> None:
+    if not mixed:
+        return
+    if config.method not in ("lora", "full") or config.speaks or config.shuffle_pairs:
+        raise UsageError(
+            f"Expected samples to be mixed in with plain method lora or full, got {config.method}"
+            f"{' with kl' * (config.kl > 0)}{' and shuffled pairs' * config.shuffle_pairs}."
+        )
+    if odd := next((s for s in mixed if not (s.text and _shows(s))), None):
+        raise TrainingError(
+            f"Expected a medium and a text in every sample that is mixed in, {odd.id} lacks one."
+        )
+
+
 def _check_kind(config: TrainConfig, pairs: Pairs) -> None:
     texts = [pair for pair in pairs if isinstance(pair, TextPair)]
     if config.method == "clip":
@@ -278,13 +303,20 @@ def _some(pairs: Pairs) -> tuple[Sample, ...]:
     )
 
 
+def _cut(pairs: Sequence[TextPair | Sample], processor: Processor, limit: int) -> int:
+    """How many texts are longer than what is read of them."""
+    texts = (text for pair in pairs for text in _texts(pair))
+    long = (text for text in texts if len(text.encode()) > limit)  # a token has a byte or more
+    return sum(cut(processor.tokenizer, text, limit)[1] for text in long)
+
+
 def _texts(pair: TextPair | Sample) -> tuple[str, ...]:
     if isinstance(pair, Sample):
         return (pair.text or "",)
     return (pair.anchor, pair.positive, pair.negative or "")
 
 
-def _refuse_control_tokens(pairs: Pairs, processor: Processor) -> None:
+def _refuse_control_tokens(pairs: Sequence[TextPair | Sample], processor: Processor) -> None:
     """Raise when a text holds a token that the model obeys: better now than at step 4,000.
 
     Raises:
@@ -292,8 +324,7 @@ def _refuse_control_tokens(pairs: Pairs, processor: Processor) -> None:
     """
     words = (MARK, *control_tokens(processor.tokenizer))
     tokens = re.compile("|".join(map(re.escape, words)))
-    each: Sequence[TextPair | Sample] = pairs
-    for number, pair in enumerate(each, 1):
+    for number, pair in enumerate(pairs, 1):
         for text in _texts(pair):
             if found := tokens.search(text):
                 raise TrainingError(
