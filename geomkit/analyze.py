@@ -26,7 +26,7 @@ from geomkit.compare import LEVEL, SITE, adjusted, key, verdicts
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.estimates import Device, Result
-from geomkit.estimates.kept import key_of
+from geomkit.estimates.kept import keep, key_of
 from geomkit.estimates.survey import Survey, need, rows_that_fit, units_of
 from geomkit.generative import generative_loss
 from geomkit.headline import headline
@@ -34,7 +34,6 @@ from geomkit.plans import CaptureConfig
 from geomkit.progress import Progress, silent
 from geomkit.recorded import banded, changed, difference, measurement
 from geomkit.store import Run, records
-from geomkit.store.files import make_folder, write_atomic
 from geomkit.transfer import transfers
 from geomkit.types import (
     MODALITIES,
@@ -295,9 +294,7 @@ def _changes(
 def _probe(survey: Survey, probes: Probes, site: str) -> None:
     """Train the probes of one site, and keep what they found."""
     made = Kept(_probe_key(survey, probes, site), probes.at(survey.run, site))
-    path = survey.run.kept() / "_probes" / site
-    make_folder(path.parent)
-    write_atomic(path, records.to_json(made))
+    keep(survey.run.kept() / "_probes" / site, records.to_json(made))
 
 
 def _findings(survey: Survey, probes: Probes, site: str) -> Findings:

@@ -77,6 +77,24 @@ def test_more_metrics_and_more_checkpoints_make_only_what_is_new(run, counted):
     assert len(counted) == len(SITES) * 3
 
 
+def test_what_is_kept_changes_no_byte(run, tmp_path):
+    fresh = write_run(tmp_path / "fresh", {"base": NARROW, "lco": WIDE}, scenes=30)
+    analyze_run(run, dataclasses.replace(ONE, metrics=tuple(estimates.WITHIN)))  # text is kept
+    assert analyze_run(run, ONE) == analyze_run(fresh, ONE)
+
+
+def test_two_may_keep_at_once(tmp_path):
+    """The temporary name is one; the lock makes writers take turns."""
+    path = tmp_path / "kept" / "base" / "site.image"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom geomkit.estimates.kept import keep\n"
+        "for i in range(60):\n    keep(Path(sys.argv[1]), sys.argv[2].encode() * 20_000)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), c]) for c in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert set(path.read_bytes()) in ({ord("a")}, {ord("b")})
+
+
 def test_one_unit_that_is_lost_is_made_again_alone(run, counted):
     first = analyze_run(run, ONE)
     counted.clear()

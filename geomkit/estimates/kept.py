@@ -47,8 +47,14 @@ class Shelf:
 
     def write(self, results: Mapping[str, Result]) -> None:
         """Keep these estimates, in the place of those that are there."""
-        files.make_folder(self.path.parent)
-        files.write_atomic(self.path, _bytes(results, self.key))
+        keep(self.path, _bytes(results, self.key))
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a file two levels below the folder of what is kept, also when others write there."""
+    files.make_folder(path.parent)
+    with files.write_lock(path.parents[1]):
+        files.write_atomic(path, data)
 
 
 def key_of(*parts: Any) -> str:

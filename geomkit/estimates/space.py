@@ -239,10 +239,9 @@ def take(x: Space, rows: NDArray[np.int64]) -> Space:
         device=x.device,
         outliers=x.outliers,
     )
-    made = x.__dict__  # what is cached by now
-    corner = np.ix_(rows, rows)
-    if made.get("cosines") is not None:
-        part.__dict__["cosines"] = x.cosines[corner]  # type: ignore[index]  # it is there
+    # Always, and not only where they are made already: a product of a part has other last digits.
+    if x.flaw is None and x.cosines is not None:
+        part.__dict__["cosines"] = x.cosines[np.ix_(rows, rows)]
     return part
 
 

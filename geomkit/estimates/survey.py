@@ -224,7 +224,7 @@ class Survey:
         sides = re.split("->|-|@", unit)
         index = [self._sha(side) for side in sides]
         seen = {name: self._seen[name] for name in (self.checkpoints[0], checkpoint)}
-        return key_of(self.code, self.run.plan_hash, self.pooling, seen, index)
+        return key_of(self.code, self.run.plan_hash, self.pooling, self.device.name, seen, index)
 
     def _sha(self, modality: str) -> str:
         index = next(i for m, i in self.indexes.items() if m == modality)
