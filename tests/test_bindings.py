@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from geomkit import summary
 from geomkit.bindings import judged
-from geomkit.types import Binding, Interval
+from geomkit.types import Binding, Drift, Interval
 
 
 def record(modality, quantity, predictor, value, half=0.05):
@@ -55,3 +58,18 @@ def test_text_is_not_judged_and_every_later_checkpoint_is():
     one = [record("text", "r2", "text", 0.5), record("image", "r2", "own", None)]
     assert [b.modality for b in judged([*one, record("image", "r2", "text", 0.1)])] == ["image"]
     assert list(judged([])) == []
+
+
+def test_a_terminal_gets_the_last_checkpoint_only():
+    cells = [record("text", "r2", "text", 0.5), record("image", "r2", "own", None)]
+    cells.append(record("image", "r2", "text", 0.1))
+    drifts = [
+        Drift(metric, "base", "lco", "final_norm", "image", 0.95, Interval(0.93, 0.97), 0.0, 80)
+        for metric in ("drift_cka", "drift_overlap", "drift_angle")
+    ]
+    shown = SimpleNamespace(checkpoints=("base", "lco"), bindings=cells, drifts=drifts)
+    bound, moved = summary.binding_lines(shown)
+    assert bound.startswith("Binding of image to text cannot be told at final_norm")
+    assert moved.startswith("Drift of image at final_norm, base to lco")
+    shown.checkpoints = ("base", "lco", "later")
+    assert list(summary.binding_lines(shown)) == []
