@@ -70,7 +70,7 @@ async function startMap(map, media) {
     const key = `${state.method} ${at} ${state.sides[side]}`;
     if (!cache.has(key)) {
       const from = (at * checkpoints + state.sides[side]) * 2 * count;
-      const read = (start) => Float32Array.from({ length: count }, (_, i) => (arrays[state.method][start + i] / map.levels.pca) * 2 - 1);
+      const read = (start) => Float32Array.from(arrays[state.method].subarray(start, start + count), (v) => (v / map.levels.pca) * 2 - 1);
       cache.set(key, [read(from), read(from + count)]);
     }
     return cache.get(key);
@@ -168,30 +168,37 @@ async function startMap(map, media) {
     return [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
   }
 
+  let worn = { key: "" }; // what was worn last: most steps change no colour
+
   /** What every row wears on a side: inks and rings. */
   function dress(side) {
-    const rings = new Uint8Array(count);
-    const pale = colour("grid");
-    if (state.by === "modality") {
-      const own = KINDS.map(colour);
-      return { inks: all.map((i) => own[rows.kinds[i]]), rings };
-    }
-    if (state.by === "cosine") {
-      const ramp = rampColours(64);
-      return {
-        inks: all.map((i) => {
-          const part = share(i, side);
-          return part === null ? pale : ramp[Math.round(part * 63)];
-        }),
-        rings,
-      };
-    }
+    if (state.by === "cosine") return { inks: byCosine(side), rings: new Uint8Array(count) };
+    const key = `${state.by} ${isDark()}`;
+    if (worn.key !== key) worn = { key, ...(state.by === "modality" ? byModality() : byLabel()) };
+    return worn;
+  }
+
+  function byModality() {
+    const own = KINDS.map(colour);
+    return { inks: all.map((i) => own[rows.kinds[i]]), rings: new Uint8Array(count) };
+  }
+
+  function byCosine(side) {
+    const ramp = rampColours(64), pale = colour("grid");
+    return all.map((i) => {
+      const part = share(i, side);
+      return part === null ? pale : ramp[Math.round(part * 63)];
+    });
+  }
+
+  function byLabel() {
     const theme = isDark() ? "dark" : "light";
-    const worn = labelPalette(values());
+    const own = labelPalette(values()), pale = colour("grid");
+    const rings = new Uint8Array(count);
     const inks = all.map((i) => {
-      const own = worn.get(valueOf(i));
-      if (own?.ring) rings[i] = 1;
-      return own ? own[theme] : pale;
+      const hue = own.get(valueOf(i));
+      if (hue?.ring) rings[i] = 1;
+      return hue ? hue[theme] : pale;
     });
     return { inks, rings };
   }
@@ -260,8 +267,10 @@ async function startMap(map, media) {
 
   function frameOf(side, at) {
     if (!at) return null;
-    const hidden = Uint8Array.from(all, (i) => (state.shown.has(rows.kind(i)) ? 0 : 1));
-    const faded = Uint8Array.from(all, (i) => ((state.selected && !state.selected.has(i)) || (state.only !== null && valueOf(i) !== state.only) ? 1 : 0));
+    const off = KINDS.map((kind) => (state.shown.has(kind) ? 0 : 1));
+    const hidden = rows.kinds.map((kind) => off[kind]);
+    const whole = !state.selected && state.only === null;
+    const faded = whole ? new Uint8Array(count) : Uint8Array.from(all, (i) => ((state.selected && !state.selected.has(i)) || (state.only !== null && valueOf(i) !== state.only) ? 1 : 0));
     const site = nearSite();
     const marked = { kept: state.kept, views: [], near: [] };
     if (state.kept !== null) {

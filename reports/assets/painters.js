@@ -29,24 +29,20 @@ function outline(pen, kind, x, y, r) {
 /** Draws with stamps: each mark is painted once and then copied. */
 function flatPainter(canvas) {
   const pen = canvas.getContext("2d");
-  const stamps = new Map();
+  const stamps = new Map(); // look of a mark -> its stamp
 
   function stamp(kind, ink, ring, edge, radius, ratio) {
-    const key = `${kind} ${ink} ${ring} ${edge} ${radius} ${ratio}`;
-    if (!stamps.has(key)) {
-      const side = Math.ceil((radius * 1.3 + 2) * 2 * ratio);
-      const own = Object.assign(document.createElement("canvas"), { width: side, height: side });
-      const small = own.getContext("2d");
-      small.scale(ratio, ratio);
-      outline(small, kind, side / ratio / 2, side / ratio / 2, radius);
-      small.fillStyle = ink;
-      small.fill();
-      small.lineWidth = ring ? 1 : 0.5;
-      small.strokeStyle = ring ? colour("soft") : edge;
-      small.stroke();
-      stamps.set(key, own);
-    }
-    return stamps.get(key);
+    const side = Math.ceil((radius * 1.3 + 2) * 2 * ratio);
+    const own = Object.assign(document.createElement("canvas"), { width: side, height: side });
+    const small = own.getContext("2d");
+    small.scale(ratio, ratio);
+    outline(small, kind, side / ratio / 2, side / ratio / 2, radius);
+    small.fillStyle = ink;
+    small.fill();
+    small.lineWidth = ring ? 1 : 0.5;
+    small.strokeStyle = ring ? colour("soft") : edge;
+    small.stroke();
+    return own;
   }
 
   return {
@@ -54,15 +50,20 @@ function flatPainter(canvas) {
     paint(frame, camera, side, ratio) {
       pen.setTransform(1, 0, 0, 1, 0, 0);
       pen.clearRect(0, 0, canvas.width, canvas.height);
-      if (stamps.size > 600) stamps.clear();
       const { out } = lens(camera, side);
       const edge = colour("panel");
-      for (const wanted of [true, false]) {
-        pen.globalAlpha = wanted ? FADED : SOLID;
+      const look = `${edge} ${frame.radius} ${ratio}`;
+      if (stamps.look !== look || stamps.size > 400) stamps.clear();
+      stamps.look = look;
+      const { xs, ys, kinds, inks, rings, faded, hidden } = frame;
+      for (const pale of [1, 0]) {
+        pen.globalAlpha = pale ? FADED : SOLID;
         for (const i of frame.order) {
-          if (frame.hidden[i] || Boolean(frame.faded[i]) !== wanted) continue;
-          const [x, y] = out(frame.xs[i], frame.ys[i]);
-          const own = stamp(frame.kinds[i], frame.inks[i], frame.rings[i], edge, frame.radius, ratio);
+          if (hidden[i] || faded[i] !== pale) continue;
+          const key = inks[i] + kinds[i];
+          let own = stamps.get(key);
+          if (!own) stamps.set(key, (own = stamp(kinds[i], inks[i], rings[i], edge, frame.radius, ratio)));
+          const [x, y] = out(xs[i], ys[i]);
           pen.drawImage(own, Math.round(x * ratio - own.width / 2), Math.round(y * ratio - own.height / 2));
         }
       }
