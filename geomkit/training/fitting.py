@@ -155,7 +155,7 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
     with tempfile.TemporaryDirectory() as scratch:  # the library makes a folder in any case
         trainer = _Trainer(
             model=model,
-            args=_arguments(job, job.kept or Path(scratch), model.device.type),
+            args=arguments_of(job, job.kept or Path(scratch), model.device.type),
             train_dataset=_table(job),
             loss=loss,
             callbacks=callbacks,
@@ -261,7 +261,8 @@ def _samples(job: Job) -> list[Sample]:
     return [sample for sample in (*job.pairs, *job.mixed) if isinstance(sample, Sample)]
 
 
-def _arguments(job: Job, folder: Path, device: str) -> SentenceTransformerTrainingArguments:
+def arguments_of(job: Job, folder: Path, device: str) -> SentenceTransformerTrainingArguments:
+    """The library's arguments of a job; what it writes goes to `folder`."""
     config = job.config
     keeps = job.kept is not None and config.save_steps > 0
     arguments = SentenceTransformerTrainingArguments(

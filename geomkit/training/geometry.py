@@ -98,18 +98,19 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         self._reporter = Reporter(args)
         self.history = [*recorded(state.log_history)]  # of a training that is resumed
         self._inputs = dict(self._shown())
-        self._look(state, given.get("model"))
+        self.look(state, given.get("model"))
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **given: Any) -> None:
         """Look every so many steps."""
         if state.global_step % self.every == 0:
-            self._look(state, given.get("model"))
+            self.look(state, given.get("model"))
 
     def on_train_end(self, _args: Any, state: Any, _control: Any, **given: Any) -> None:
         """Look after the last step."""
-        self._look(state, given.get("model"))
+        self.look(state, given.get("model"))
 
-    def _look(self, state: Any, model: Any) -> None:
+    def look(self, state: Any, model: Any) -> None:
+        """Measure at the state's step, unless that was done, and log what was found."""
         step = int(state.global_step)
         if any(one.step == step for one in self.history):
             return

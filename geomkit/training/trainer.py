@@ -77,7 +77,7 @@ def train(
     mixed = pairs.media if isinstance(pairs, PairSet) else ()
     _check(config, pairs, out)
     _check_mixed(config, mixed)
-    checkpoint, processor = _load(config, str(base))
+    checkpoint, processor = load_base(config, str(base))
     _refuse_control_tokens((*pairs, *mixed), processor)
     if config.shuffle_pairs:
         pairs = shuffled(pairs, config.seed)
@@ -208,7 +208,7 @@ def _kept(
     return stamp.parent
 
 
-def _load(config: TrainConfig, base: str) -> tuple[Checkpoint, Processor]:
+def load_base(config: TrainConfig, base: str) -> tuple[Checkpoint, Processor]:
     """The base and its processor.
 
     Raises:
