@@ -16,6 +16,9 @@ from reports.layers import LayerGroup
 from reports.metrics import family_of
 from reports.words import decimals, modality_title, site_title, with_interval
 
+ROUNDING = 1e-6
+"""A metric whose largest change is below this share of its values did not change at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -45,6 +48,8 @@ def heat_rows(groups: Sequence[LayerGroup]) -> tuple[HeatRow, ...]:
     for group in groups:
         changes = [d for p in group.panels for d in p.differences if d and d.value is not None]
         largest = max((abs(d.value or 0.0) for d in changes), default=0.0)
+        if largest < ROUNDING * level(group):
+            largest = 0.0
         places = decimals([d.value or 0.0 for d in changes])
         for panel in group.panels:
             cells = tuple(cell(d, largest, places) for d in panel.differences)
@@ -56,6 +61,12 @@ def heat_rows(groups: Sequence[LayerGroup]) -> tuple[HeatRow, ...]:
                     )
                 )  # fmt: skip
     return tuple(rows)
+
+
+def level(group: LayerGroup) -> float:
+    """The largest value of a metric, before or after: what rounding is a share of."""
+    own = (m for p in group.panels for m in (*p.before, *p.after) if m is not None)
+    return max((abs(m.value or 0.0) for m in own), default=0.0)
 
 
 def cell(difference: Difference | None, largest: float, places: int) -> Cell | None:
