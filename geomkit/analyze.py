@@ -16,7 +16,8 @@ from __future__ import annotations
 import functools
 import platform
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,7 +28,8 @@ from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.estimates import Device, Result
 from geomkit.estimates.kept import keep, key_of
-from geomkit.estimates.survey import Survey, need, rows_that_fit, units_of
+from geomkit.estimates.memory import need, rows_that_fit
+from geomkit.estimates.survey import Survey, units_of
 from geomkit.generative import generative_loss
 from geomkit.headline import headline
 from geomkit.plans import CaptureConfig
@@ -53,9 +55,9 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What trains probes at a site, where, and everything that decides what it finds."""
+    """What trains probes at a site on rows of the plan, where, and what decides its findings."""
 
-    at: Callable[[Run, str], Findings]
+    at: Callable[..., Findings]  # (run, site, rows=...)
     sites: tuple[str, ...]
     decided: str
     seed: int = 0
@@ -104,12 +106,12 @@ def analyze_run(
         for s in probed
         if probes and (survey.again or _kept(survey, probes, s) is None)
     ]
-    hands = crew.hands(config.workers, config.memory * GIB, _need(survey))
+    hands = crew.hands(config.workers, config.memory * GIB, _need(survey, probes))
     crew.work(pieces, hands, "analyze", progress)
     found = functools.cache(survey.found)
     measurements, differences = _recorded(found, survey, sites, records_of)
     findings = [_findings(survey, probes, s) for s in probed if probes]
-    told = joined(findings)
+    told = Findings.of(findings)
     measurements += told.measurements
     differences += told.differences
     trained = trained_on(records_of)
@@ -157,13 +159,15 @@ def survey_of(
     device = Device(config.device)
     device.require()
     memory = config.memory * GIB - crew.BASE
+    planned = Counter(row.modality for row in run.plan.rows)
+    probed = planned.total() / max(planned.values()) if config.probes else 0.0
     return Survey(
         run=replace(run, path=run.path.absolute()),  # processes may stand in another folder
         checkpoints=tuple(record.name for record in records_of),
         pooling=pooling,
         metrics=estimates.selected(config.metrics),
         device=device,
-        most=rows_that_fit(memory, max(record.dim for record in records_of)),
+        most=rows_that_fit(memory, max(r.dim for r in records_of), probed),
         again=config.again,
     )
 
@@ -223,13 +227,6 @@ def shared_sites(records_of: Sequence[CheckpointRecord], wanted: Sequence[str]) 
     if missing:
         raise UsageError(f"Expected a site of the run ({', '.join(shared)}), got {missing[0]!r}.")
     return tuple(site for site in shared if not wanted or site in wanted)
-
-
-def joined(findings: Iterable[Findings]) -> Findings:
-    """The findings of all sites in one record, in their order."""
-    parts = list(findings)
-    names = ("probes", "probe_differences", "measurements", "differences", "bindings", "drifts")
-    return Findings(**{n: tuple(x for part in parts for x in getattr(part, n)) for n in names})
 
 
 def paired_changes(
@@ -293,7 +290,7 @@ def _changes(
 
 def _probe(survey: Survey, probes: Probes, site: str) -> None:
     """Train the probes of one site, and keep what they found."""
-    made = Kept(_probe_key(survey, probes, site), probes.at(survey.run, site))
+    made = Kept(_probe_key(survey, probes, site), probes.at(survey.run, site, rows=survey.measured))
     keep(survey.run.kept() / "_probes" / site, records.to_json(made))
 
 
@@ -320,11 +317,11 @@ def _probe_key(survey: Survey, probes: Probes, site: str) -> str:
     return key_of("probes", survey.states_key(), site, probes.decided)
 
 
-def _need(survey: Survey) -> float:
+def _need(survey: Survey, probes: Probes | None) -> float:
     """Bytes that one process needs at one site."""
-    rows = max((len(index) for index in survey.indexes.values()), default=0)
+    rows = [len(index) for index in survey.indexes.values()]
     dim = max(survey.run.checkpoint(name).dim for name in survey.checkpoints)
-    return need(rows, dim)
+    return need(max(rows), dim, sum(rows) / max(rows) if probes else 0.0)
 
 
 def _with_family(differences: Sequence[Difference]) -> Iterator[Difference]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -341,6 +341,12 @@ class Findings:
     differences: tuple[Difference, ...] = ()
     bindings: tuple[Binding, ...] = ()
     drifts: tuple[Drift, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Iterable[Findings]) -> Findings:
+        """The records of all parts, in their order."""
+        found = tuple(parts)
+        return cls(**{f.name: sum((getattr(p, f.name) for p in found), ()) for f in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,5 +13,5 @@
     suite         all of these for one site, or for a run
 
 Of a run: `suite.probe_run`; site by site, in processes or after an interruption: `suite.probe_site`
-and `suite.merged`.
+and `Findings.of`.
 """

@@ -1,6 +1,6 @@
 """All that probes say of one site: one reading of the states, every part from it.
 
-    findings = merged(probe_site(run, site, config) for site in probed_sites(run, config.sites))
+    findings = Findings.of(probe_site(run, site, config) for site in probed_sites(run))
 
 A site needs nothing of another, so sites can be run in any order, in processes of their own, and
 again after an interruption: findings are plain records. One call holds the states of one site of
@@ -10,9 +10,8 @@ makes something of them: 0.5 GiB for 2000 samples of three modalities in 2048 co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
@@ -39,11 +38,18 @@ def probe_run(run: Run, config: ProbeConfig | None = None) -> Findings:
         UsageError: when a site is asked for that the run does not have.
     """
     config = config or ProbeConfig()
-    return merged(probe_site(run, site, config) for site in probed_sites(run, config.sites))
+    return Findings.of(probe_site(run, site, config) for site in probed_sites(run, config.sites))
 
 
-def probe_site(run: Run, site: str, config: ProbeConfig | None = None) -> Findings:
+def probe_site(
+    run: Run,
+    site: str,
+    config: ProbeConfig | None = None,
+    rows: Sequence[int] | None = None,
+) -> Findings:
     """The parts that `config` asks for, at one site of every complete checkpoint.
+
+    Of some `rows` of the plan only those.
 
     Raises:
         StoreError: when the run does not have the site, or its states are damaged.
@@ -57,23 +63,14 @@ def probe_site(run: Run, site: str, config: ProbeConfig | None = None) -> Findin
     first: Views | None = None
     with threadpool_limits(1):  # many small sums: faster, and the same bytes on every machine
         for record in run.captured():
-            views = run.views(record.name, site, config.pooling)
+            views = run.views(record.name, site, config.pooling, rows)
             read.append(asked.readings(views))
             cells[record.name] = asked.cells(views)
             if first is None:
                 first = views
             else:
                 moves.append(asked.moves(first, views))
-    return merged([_compared(read, cells), *moves])
-
-
-def merged(findings: Iterable[Findings]) -> Findings:
-    """The records of all of them, in their order."""
-    found = tuple(findings)
-    joined = {
-        f.name: tuple(chain(*(getattr(one, f.name) for one in found))) for f in fields(Findings)
-    }
-    return Findings(**joined)
+    return Findings.of([_compared(read, cells), *moves])
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,8 @@ def test_probes_are_trained_by_whoever_asks_and_once(tmp_path):
     run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=40)
     asked = []
 
-    def at(given, site):
+    def at(given, site, rows):
+        assert list(rows) == list(range(len(run.plan.rows)))
         asked.append((given, site))
         return Findings()
 

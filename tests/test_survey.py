@@ -18,7 +18,7 @@ from geomkit import crew, estimates
 from geomkit.analyze import analyze_run, survey_of
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.estimates import survey as surveys
+from geomkit.estimates import memory
 from geomkit.progress import silent
 from geomkit.store import create_run, open_run, pack_run
 from tests.synthetic_run import (
@@ -173,16 +173,17 @@ def test_rows_beyond_the_memory_stay_out_by_groups_and_alike_everywhere(run, mon
 
 
 @pytest.mark.parametrize("dim", [64, 2048, 8192])
-@pytest.mark.parametrize("memory", [2**29, 2**31, 2**35])
-def test_what_fits_needs_no_more_than_there_is(dim, memory):
-    fits = surveys.rows_that_fit(memory, dim)
-    assert surveys.need(fits, dim) <= memory
-    assert surveys.need(int(fits * 1.2), dim) > memory
+@pytest.mark.parametrize("there", [2**29, 2**31, 2**35])
+@pytest.mark.parametrize("probed", [0.0, 2.0])
+def test_what_fits_needs_no_more_than_there_is(dim, there, probed):
+    fits = memory.rows_that_fit(there, dim, probed)
+    assert memory.need(fits, dim, probed) <= there
+    assert memory.need(int(fits * 1.2), dim, probed) > there
 
 
 def test_too_little_memory_is_said():
     with pytest.raises(UsageError, match=r"memory for 100 rows of 2048 columns.*raise --memory"):
-        surveys.rows_that_fit(2**20, 2048)
+        memory.rows_that_fit(2**20, 2048)
     with pytest.raises(UsageError, match="memory above 0 GiB"):
         AnalyzeConfig(memory=0)
 

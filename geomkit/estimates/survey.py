@@ -25,7 +25,7 @@ from geomkit import estimates
 from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates.kept import Shelf, code_sha, key_of
 from geomkit.estimates.metric import Result
-from geomkit.estimates.space import WHOLE, Device, Outliers, Space
+from geomkit.estimates.space import Device, Outliers, Space
 from geomkit.estimates.within import ROGUE
 from geomkit.geometry import outlier_dimensions
 from geomkit.store import Run
@@ -91,6 +91,11 @@ class Survey:
             for m, rows in of.items()
         }
         return {m: index for m, index in kept.items() if len(index)}
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """The rows of the plan that are measured, in its order."""
+        return tuple(sorted(int(i) for index in self.indexes.values() for i in index))
 
     def matched(self, medium: Modality) -> tuple[Index, Index]:
         """Places among the medium's rows and among the text rows of the samples both have."""
@@ -214,7 +219,7 @@ class Survey:
 
     def states_key(self) -> str:
         """What the states of all checkpoints are, and how they were pooled."""
-        return key_of(self.code, self.run.plan_hash, self.pooling, self._seen)
+        return key_of(self.code, self.run.plan_hash, self.pooling, self._seen, self.measured)
 
     def _shelf(self, checkpoint: str, site: str, unit: Unit) -> Shelf:
         name = f"{site}.{unit.replace('->', '-to-')}"
@@ -254,40 +259,6 @@ def units_of(
 def group_of(row: Row) -> str:
     """The group of a row; one without is a group of its own."""
     return row.group or row.id
-
-
-def rows_that_fit(memory: float, dim: int) -> int:
-    """How many rows of a modality can be measured in `memory` bytes.
-
-    Of text and of a medium: rows as read, as directions and as deviations, and up to `WHOLE` rows
-    two products and a decomposition of each.
-
-    Raises:
-        UsageError: not even a hundred.
-    """
-    fits = int(memory / (2 * dim * (4 + 8 + 8 + 8)))
-    if fits > WHOLE:
-        fits = max(WHOLE, int((memory - products(WHOLE)) / (2 * dim * (4 + 8 + 8 + 8))))
-    while fits > 1 and need(fits, dim) > memory:
-        fits = int(fits * 0.95)
-    if fits < 100:
-        raise UsageError(
-            f"Expected memory for 100 rows of {dim} columns, got {memory / 2**20:.0f} MiB; "
-            "raise --memory."
-        )
-    return fits
-
-
-def need(rows: int, dim: int) -> float:
-    """Bytes that measuring so many rows of each modality takes, above the interpreter's own."""
-    return (
-        2 * rows * dim * (4 + 8 + 8 + 8) + products(min(rows, WHOLE)) + 6 * 8 * min(rows, dim) ** 2
-    )
-
-
-def products(rows: int) -> float:
-    """Bytes of the products of two spaces, and of the one between them."""
-    return 6 * 8 * rows**2
 
 
 def _outliers(states: NDArray[np.float32]) -> Outliers:

@@ -229,23 +229,36 @@ class Reading:
         return self._shown(checkpoint, site, pooling, [modality])[modality]
 
     def views(
-        self, checkpoint: str, site: str, pooling: str = "last"
+        self,
+        checkpoint: str,
+        site: str,
+        pooling: str = "last",
+        rows: Sequence[int] | None = None,
     ) -> dict[Modality, Activations]:
-        """As `activations`, of every modality of the plan in canonical order, from one reading."""
+        """As `activations`, of every modality of the plan in canonical order, from one reading.
+
+        Of some `rows` of the plan only those.
+        """
         planned = {row.modality for row in self.plan.rows}
         wanted = [modality for modality in MODALITIES if modality in planned]
-        return self._shown(checkpoint, site, pooling, wanted)
+        return self._shown(checkpoint, site, pooling, wanted, rows)
 
     def _shown(
-        self, checkpoint: str, site: str, pooling: str, modalities: Sequence[Modality]
+        self,
+        checkpoint: str,
+        site: str,
+        pooling: str,
+        modalities: Sequence[Modality],
+        rows: Sequence[int] | None = None,
     ) -> dict[Modality, Activations]:
-        states, ok = self.states(checkpoint, site, pooling)
-        paired = ok & self.paired()
+        asked = np.arange(len(self.plan.rows)) if rows is None else np.unique(np.asarray(rows, int))
+        states, ok = self.states(checkpoint, site, pooling, asked)
+        good = ok & self.paired()[asked]
         found = {}
         for modality in modalities:
-            rows = tuple(r for r in self.plan.rows if r.modality == modality and paired[r.index])
-            chosen = states[[row.index for row in rows]]
-            found[modality] = Activations(checkpoint, site, pooling, modality, chosen, rows)
+            at = [i for i in np.flatnonzero(good) if self.plan.rows[asked[i]].modality == modality]
+            of = tuple(self.plan.rows[asked[i]] for i in at)
+            found[modality] = Activations(checkpoint, site, pooling, modality, states[at], of)
         return found
 
     def paired(self) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from geomkit.errors import StoreError, UsageError
 from geomkit.store.run import Run
 from geomkit.types import Findings
 from probes.config import PARTS, ProbeConfig
-from probes.suite import merged, probe_run, probe_site
+from probes.suite import probe_run, probe_site
 from tests.synthetic_run import NARROW, WIDE, Geometry, write_run
 
 SITES = ("block_01", "final_norm")
@@ -51,7 +51,7 @@ def test_every_part_reports_and_names_what_it_is_of(found):
 
 def test_sites_alone_in_any_order_are_the_whole_run(run, found):
     alone = {site: probe_site(run, site, QUICK) for site in reversed(SITES)}
-    assert merged(alone[site] for site in SITES) == found
+    assert Findings.of(alone[site] for site in SITES) == found
 
 
 def test_findings_survive_a_process(found):
@@ -81,13 +81,21 @@ def test_states_are_read_once_for_every_part(run, monkeypatch):
     reads = Counter()
     states = Run.states
 
-    def counted(self, checkpoint, site, pooling="last"):
+    def counted(self, checkpoint, site, *asked):
         reads[checkpoint, site] += 1
-        return states(self, checkpoint, site, pooling)
+        return states(self, checkpoint, site, *asked)
 
     monkeypatch.setattr(Run, "states", counted)
     probe_site(run, "final_norm", QUICK)
     assert reads == {(name, "final_norm"): 1 for name in ("base", "lco", "more")}
+
+
+def test_some_rows_only(run):
+    """Whole scenes: what is left out must not be seen by any part."""
+    kept = [r.index for r in run.plan.rows if int(r.group[-3:]) < 30]
+    found = probe_site(run, "final_norm", QUICK, rows=kept)
+    assert {p.n_train + p.n_test for p in found.probes if p.train_on == p.test_on} <= {30, 60}
+    assert max(b.n + b.n_fit for b in found.bindings) <= 60
 
 
 def test_one_checkpoint_has_values_and_nothing_to_compare(tmp_path):
@@ -99,8 +107,8 @@ def test_one_checkpoint_has_values_and_nothing_to_compare(tmp_path):
     assert compared == ((), (), (), ())
 
 
-def test_nothing_is_merged_to_nothing():
-    assert merged([]) == Findings()
+def test_of_nothing_there_are_no_findings():
+    assert Findings.of([]) == Findings()
 
 
 def test_what_does_not_exist_is_refused(run):
