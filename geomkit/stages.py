@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import CheckpointError, UsageError
 from geomkit.store import Run, check_place, latest_run, open_run
-from geomkit.types import Analysis, Sample
+from geomkit.types import Analysis, Plan, Sample
 
 if TYPE_CHECKING:
     from geomkit.analyze import Probes
@@ -271,9 +271,26 @@ def report(
     with tempfile.TemporaryDirectory() as folder:
         media = run.previews(Path(folder)) if embed_media else {}
         return write_report(
-            analysis, shown.projection, run.plan.rows, media, target,
+            _with_plan(analysis, run.plan), shown.projection, run.plan.rows, media, target,
             embed_media=embed_media, album=shown, webgl=webgl,
         )  # fmt: skip
+
+
+def _with_plan(analysis: Analysis, plan: Plan) -> Analysis:
+    """The analysis with what its plan says of how samples were shown; the samples are the map's."""
+    told = {
+        "schema": plan.schema,
+        "rows": len(plan.rows),
+        "samples": len({row.id for row in plan.rows}),
+        "groups": len({row.group or row.id for row in plan.rows}),
+        "batches": len(plan.batches),
+        "shards": -(-len(plan.batches) // plan.shard_batches),
+        "poolings": list(plan.poolings),
+        "sites": list(plan.sites) or "every site of the decoder",
+        "stored as": plan.store_dtype,
+        "options": [" ".join(word for word in option if word) for option in plan.options],
+    }
+    return replace(analysis, provenance={**analysis.provenance, "plan": told})
 
 
 def pictures(run: Run, report: Progress, *, umap: bool = False, webgl: bool = False) -> Album:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from geomkit import stages
+from geomkit.analyze import analyze_run
 from geomkit.errors import UsageError
 from geomkit.merged import merged
+from geomkit.progress import silent
 from geomkit.types import Analysis
 from tests.reports import fixture
+from tests.synthetic_run import NARROW, WIDE, write_run
 
 
 def weighted(analysis: Analysis, **weights: str) -> Analysis:
@@ -55,6 +61,32 @@ def test_another_plan_is_refused_in_one_sentence() -> None:
     base = fixture.complete()
     with pytest.raises(UsageError, match=r"runs of one plan, got a \(4be1c07f\) and b \(0000"):
         merged({"a": base, "b": replace(base, plan_hash="0" * 64)})
+
+
+def test_a_run_named_twice_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {"base": NARROW}, scenes=4)
+    with pytest.raises(UsageError, match=r"Expected different runs to compare, got .*a twice"):
+        stages.joint_analysis([run, run], silent)
+
+
+def test_several_runs_have_a_page_of_their_own(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / n, {"base": NARROW}, scenes=4) for n in "ab")
+    assert stages.report_path([first]) == tmp_path / "a" / "report.html"
+    assert stages.report_path([first, second]) == Path("report-a-b.html")
+
+
+def test_nothing_to_export_to_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {"base": NARROW}, scenes=4)
+    with pytest.raises(UsageError, match=r"\(--csv, --tensorboard, --embedding-atlas\)"):
+        stages.export(run, tmp_path, (), "final_norm")
+
+
+def test_the_plan_is_part_of_the_provenance(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {"base": NARROW, "lco": WIDE}, scenes=12)
+    page = stages.report(run, analyze_run(run), tmp_path / "report.html")
+    told = json.loads(page.with_suffix(".json").read_text())["analysis"]["provenance"]["plan"]
+    assert told["rows"] == len(run.plan.rows)
+    assert told["stored as"] == "float32"
 
 
 def test_sites_are_those_that_all_runs_have() -> None:
