@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from torch import nn
 
 from geomkit.architectures import decoder
@@ -20,6 +21,7 @@ from geomkit.training.merging import merge
 from geomkit.training.pairs import TextPair
 from geomkit.training.scope import assert_scope, region_hashes, target_pattern
 from geomkit.training.trainer import train
+from geomkit.types import Sample
 from tests.families import table
 from tests.tiny_models import LAYERS, adapter, qwen2_5_vl, saved
 from tests.training.loaded import load
@@ -37,6 +39,15 @@ SHOWN = (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*timm.*:UserWarning")
+
+
+def fingerprints_of(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every tensor in the files."""
+    return {
+        name: tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        for shard in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(shard).items()
+    }
 
 
 def outside(model: nn.Module) -> list[str]:
@@ -114,6 +125,44 @@ def test_train_capture_and_merge(
     after = region_hashes(load(tmp_path / "merged").model)
     changed = {region for region in after if after[region] != record.frozen_before[region]}
     assert changed == {"decoder"}
+
+
+@pytest.mark.parametrize("family", [*SHOWN[:-1], "qwen2_5_omni_full"])
+def test_full_training_is_written_as_a_checkpoint(
+    family: str, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    # the full omni checkpoint has a talker too, whose norms are those of the thinker by value
+    base = saved(family)
+    record = train(replace(quick, method="full", steps=2), base, pairs, tmp_path / "full")
+    assert record.trainable_outside == 0
+    assert {a.modality for a in record.agreement} == set(TABLE[family].modalities)
+    after = region_hashes(load(tmp_path / "full").model)
+    assert {r for r in after if after[r] != record.frozen_before.get(r)} == {"decoder"}
+    before, now = (fingerprints_of(folder) for folder in (base, tmp_path / "full"))
+    changed = {name for name in before if before[name] != now[name]}
+    assert before.keys() == now.keys()
+    assert not any("talker" in name for name in changed)
+    assert any(name.endswith("norm.weight") and "layers" not in name for name in changed)
+
+
+@pytest.mark.parametrize("family", ["llava_next", "qwen3_vl", "gemma3n", "qwen2_audio"])
+def test_clip_on_media(
+    family: str, held_out: tuple[Sample, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    known = [m for m in TABLE[family].modalities if m != "text"]
+    rows = [
+        replace(s, id=f"{s.id}-{k}", text=f"{s.text} {k}", group="")
+        for k in range(4)
+        for s in held_out
+        if any(m in s.modalities() for m in known)
+    ]
+    config = replace(quick, method="clip", batch=4, mini_batch=2, steps=3)
+    record = train(config, saved(family), rows, tmp_path / "clip")
+    assert record.frozen_before == record.frozen_after
+    assert record.trained == ("text", *known)
+    assert (
+        merge(tmp_path / "clip", saved(family), tmp_path / "merged").merged == record.lora_modules
+    )
 
 
 def test_an_adapter_relative_to_the_headless_model_merges_too(tmp_path: Path) -> None:
