@@ -13,6 +13,7 @@ Run folder
       <checkpoint>/tokens-00000.h5  MAY: the states of every token of that slice
       <checkpoint>/shard-00000.json  its receipt, last
       analysis.json, analysis.csv  MAY: written by the analysis, byte-reproducible
+      umap-<sha16>.json            MAY: a layout of the report, kept under a hash of its inputs
       .lock, .*.tmp                not part of the run: a lock held while writing, a write in flight
 
 `<checkpoint>` MUST match `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, MUST NOT be `media` nor end with a dot,

@@ -83,8 +83,8 @@ def none_at(path: Path) -> str:
 def _clear(path: Path) -> None:
     """Remove what a run's writers wrote, and nothing else."""
     own = ("shard-*.json", "shard-*.h5", "tokens-*.h5", "checkpoint.json")
-    names = [f"*/{pattern}" for pattern in own] + ["media/*.webp", "media/*.wav", "analysis.*"]
-    for pattern in names:
+    made = ("media/*.webp", "media/*.wav", "analysis.*", "umap-*.json")
+    for pattern in (*(f"*/{name}" for name in own), *made):
         for file in path.glob(pattern):
             if not file.parent.is_symlink():
                 file.unlink()
