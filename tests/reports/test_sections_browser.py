@@ -123,18 +123,17 @@ def test_on_a_phone_nothing_is_cut_off(visit: Any) -> None:
 def test_a_watched_page_loads_itself_anew_and_another_does_not(visit: Any, tmp_path: Path) -> None:
     rows = fixture.rows(12)
     page = tmp_path / "watched.html"
-    target = Target(page, refresh=1)
+    target = Target(page, refresh=3)
     write_report(fixture.complete(), fixture.projection(rows), rows, {}, target)
     own = visit(page)
     own.ready()
-    own.page.evaluate("window.first = true")
-    own.until("window.first === undefined", seconds=30)
-    own.page.keyboard.press("Tab")  # somebody is reading
+    with own.page.expect_navigation(timeout=60_000):
+        pass
     own.ready()
-    own.page.keyboard.press("Tab")
-    own.page.evaluate("window.second = true")
-    own.page.wait_for_timeout(2200)
-    assert own.page.evaluate("window.second") is True
+    own.page.keyboard.press("Tab")  # somebody is reading
+    own.page.evaluate("window.reading = true")
+    own.page.wait_for_timeout(4500)
+    assert own.page.evaluate("window.reading") is True
 
 
 def test_a_trajectory_is_drawn(visit: Any, tmp_path: Path) -> None:
