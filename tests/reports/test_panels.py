@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from geomkit.types import Interval
-from reports.book import Book, reach
+from reports.book import Book, certainty, reach
 from reports.carried import bound_panel, carried_panel, carried_rows
 from reports.heat import heat_rows
 from reports.layers import SET_APART, layer_families, layer_groups, runs, site_places
@@ -124,6 +124,24 @@ def test_heat_is_the_share_of_the_largest_change_and_its_sign_is_better_or_worse
     weak = own["retrieval_r1", "text->audio"][-1]
     assert weak is not None
     assert weak.certainty == "no"
+
+
+@pytest.mark.parametrize(
+    ("interval", "band", "told"),
+    [
+        (Interval(0.1, 0.3), Interval(0.05, 0.4), "everywhere"),
+        (Interval(0.1, 0.3), Interval(-0.1, 0.5), "here"),
+        (Interval(0.1, 0.3), None, "here"),
+        (Interval(-0.1, 0.3), Interval(-0.2, 0.4), "no"),
+        (Interval(-0.3, -0.1), Interval(-0.4, -0.01), "everywhere"),
+    ],
+)
+def test_a_change_is_clear_everywhere_only_by_its_band(
+    interval: Interval, band: Interval | None, told: str
+) -> None:
+    base = fixture.analysis().differences[5]
+    assert certainty(replace(base, interval=interval, band=band)) == told
+    assert certainty(None) == "no"
 
 
 def test_metrics_are_read_in_families() -> None:
