@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from geomkit.comparison import Comparison
     from geomkit.engines import Engine
     from geomkit.enquiry import AnalyzeConfig
+    from geomkit.evaluation import Retrieved
+    from geomkit.evaluation.benchmark import Benchmarked
     from geomkit.pictures.records import Album
     from geomkit.places import CheckpointSpec
     from geomkit.plans import CaptureConfig
@@ -118,7 +121,8 @@ def soup(parts: Sequence[str], out: Path) -> Soup:
     from geomkit.places import locate as place
     from geomkit.training.soup import soup as average
 
-    return average([Path(place(part).where) for part in parts], out, names=parts)
+    names = [part.rstrip("/").rpartition("/")[2] for part in parts]
+    return average([Path(place(part).where) for part in parts], out, names=names)
 
 
 def capture(
@@ -131,6 +135,34 @@ def capture(
     from geomkit.capture import capture_run  # torch, only once nothing cheap is wrong
 
     return capture_run(specs, samples, out, config, dataset=dataset, progress=report, engine=engine)
+
+
+def retrieve(
+    checkpoints: Sequence[str], data: str, out: Path, report: Progress, **given: Any
+) -> Retrieved:
+    """Capture what retrieval needs of checkpoints over samples, and how well they find."""
+    from geomkit.evaluation import measure
+    from geomkit.evaluation.retrieval import CAPTURED
+    from geomkit.places import CheckpointSpec
+
+    named = re.sub(r"[^A-Za-z0-9._-]+", "-", data).strip("-.")[-48:] or "samples"
+    run = capture(checkpoints, data, out / f"retrieval-{named}", report, **{**given, **CAPTURED})
+    return measure(run, [CheckpointSpec.parse(text).name for text in checkpoints])
+
+
+def benchmark(
+    checkpoints: Sequence[str], names: Sequence[str], out: Path, report: Progress, **given: Any
+) -> Benchmarked:
+    """Checkpoints through tasks of mteb; what is in `out` already is not run again."""
+    from geomkit.data.entries import DataConfig
+    from geomkit.evaluation.benchmark import benchmark as run
+    from geomkit.places import CheckpointSpec
+    from geomkit.plans import CaptureConfig
+
+    _engine(given)  # it has no part in this
+    chosen = DataConfig(**_taken(DataConfig, given))
+    specs = tuple(CheckpointSpec.parse(name) for name in checkpoints)
+    return run(specs, names, out, CaptureConfig(**given), data=chosen, progress=report)
 
 
 def preflight(checkpoints: Sequence[str], data: str, report: Progress, **given: Any) -> Preflight:
