@@ -174,9 +174,12 @@ def training_lines(record: TrainingRecord) -> Iterator[str]:
         f"{record.pairs} {kind} pairs, {media} media; {len(record.steps)} steps in "
         f"{record.seconds:.0f} s; loss {first.loss:.2f} -> {last.loss:.2f}"
     )
+    inside, outside = record.trainable_inside, record.trainable_outside
+    trains = f"{inside} parameters inside the decoder, {outside} outside"
+    if record.config.method == "linear":
+        trains = record.targets
     yield (
-        f"trainable: {record.trainable_inside} parameters inside the decoder, "
-        f"{record.trainable_outside} outside; frozen parts unchanged: "
+        f"trainable: {trains}; frozen parts unchanged: "
         f"{same}/{len(record.frozen_before)} ({', '.join(record.frozen_before)})"
     )
     if record.dropped or record.cut:
