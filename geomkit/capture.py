@@ -56,7 +56,7 @@ class Job:
 
     def session(self, run: Run, progress: Progress = silent) -> Session:
         """What the workers of one process share: the run, the reader, the config."""
-        processor, templates = _shared_processor(self.checkpoints)
+        processor, templates = shared_processor(self.checkpoints)
         reader = _reader(run.plan, self.samples, processor, self.config)
         return Session(run, reader, self.config, templates, progress)
 
@@ -152,7 +152,7 @@ def preflight(
     bones = {spec.name: skeleton(spec) for spec in checkpoints}
     sites = {name: select(bone.sites, config.sites) for name, bone in bones.items()}
     draft = build_plan(dataset, samples, config)
-    processor, _ = _shared_processor(checkpoints)
+    processor, _ = shared_processor(checkpoints)
     reader = _reader(draft, samples, processor, config)
     lengths: dict[int, int] = {}
 
@@ -192,7 +192,7 @@ def _reader(
     return Reader(plan, by_id(samples), processor, config.text_tokens, config.max_pixels)
 
 
-def _shared_processor(specs: Sequence[CheckpointSpec]) -> tuple[Processor, dict[str, str]]:
+def shared_processor(specs: Sequence[CheckpointSpec]) -> tuple[Processor, dict[str, str]]:
     """The first checkpoint's processor, and every checkpoint's own template sha.
 
     Raises:

@@ -263,6 +263,61 @@ def capture(
 
 
 @app.command()
+@options(DataConfig, panel="Data")
+@options(
+    CaptureConfig,
+    skip=("sites", "poolings", "previews", "tokens", "store_dtype", "shard_batches", "modalities"),
+    panel="Capture",
+)
+def evaluate(
+    ckpt: Annotated[
+        list[str],
+        typer.Option(help="NAME[=SOURCE], repeatable; the first is the reference (before)."),
+    ],
+    data: Annotated[
+        str, typer.Option(help="Samples with texts and media: R@k and MRR both ways, no network.")
+    ] = "",
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(help="MIEB(lite), MAEB, a task of mteb, local:DATA, seadoc:DATA; repeatable."),
+    ] = None,
+    to: Annotated[
+        Path, typer.Option("--out", help="Folder of results; what is there is not measured again.")
+    ] = Path("geomkit-evaluation"),
+    as_json: Json = False,
+    config: ConfigPath = None,
+    **given: Any,
+) -> None:
+    """Evaluate checkpoints: retrieval over your own samples, or benchmarks (needs geomkit[eval]).
+
+    Example: geomkit evaluate --ckpt base --ckpt lco --data sandbox
+    """
+    from geomkit import stages
+    from geomkit.evaluation import tables
+
+    if bool(data) == bool(benchmark):
+        raise UsageError("Expected either --data or --benchmark, got both or none.")
+    settings = _settings(config)
+    named = settings.named_checkpoints(ckpt)
+    asked = settings.captured(given)
+    failed: tuple[str, ...] = ()
+    if data:
+        with progress(err) as shown:
+            found = stages.retrieve(named, settings.named_data(data), to, shown, **asked)
+        told, table, notes = found.to_json(), tables.retrieval_table(found), found.notes
+    else:
+        with progress(err) as shown:
+            done = stages.benchmark(named, benchmark or (), to, shown, **asked)
+        told, table, notes = done.to_json(), tables.benchmark_table(done), done.notes
+        failed = done.failed
+    out.print_json(told) if as_json else out.print(table)
+    for line in (*notes, *(f"failed: {why}" for why in failed)):
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def info(run: RunPath = None, as_json: Json = False) -> None:
     """Show what a run holds, how far it is, what went wrong in it, and its size.
 

@@ -1,0 +1,207 @@
+"""Tasks of mteb from samples on this disk: both directions between text and each medium.
+
+    local:DATA      any data that `--data` takes, or a table of text pairs: anchor and positive
+    seadoc:DATA     English questions, pages of Thai, Vietnamese, Malay and Lao books: nDCG@10
+
+Items without a partner stay in the corpus. Media are stored as encoded bytes in the columns that
+the datasets library knows, so any model that mteb can run can run these tasks too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from geomkit.data.samples import USUAL, DataConfig, load_samples
+from geomkit.errors import MissingExtra, SampleError, UsageError
+from geomkit.types import MODALITIES, Modality, Sample, Stored, Waveform
+
+try:
+    import datasets
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.task_metadata import TaskMetadata
+except ImportError as cause:
+    raise MissingExtra(
+        f"Benchmarks need mteb: pip install 'geomkit[eval]' ({cause}); --data needs no package."
+    ) from cause
+
+LETTER: Mapping[Modality, str] = {"text": "t", "image": "i", "audio": "a", "video": "v"}
+HIT = "hit_rate_at_1"
+FEATURES = {"image": datasets.Image, "audio": datasets.Audio, "video": datasets.Video}
+STORED = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+
+Item = tuple[str, Any]
+"""Id and content of a row."""
+
+
+def local_tasks(spec: str, chosen: DataConfig = USUAL) -> tuple[Any, ...]:
+    """The tasks of `local:DATA` or `seadoc:DATA`.
+
+    Raises:
+        UsageError: no data is named.
+        SampleError: they cannot be read, or hold no text with a partner.
+    """
+    kind, _, data = spec.partition(":")
+    if not data:
+        raise UsageError(f"Expected {kind}:DATA, got no data: name a manifest, a folder or pairs.")
+    if kind == "seadoc":
+        return (_between("SeaDoc", load_samples(data, chosen)[1], "text", "image", "ndcg_at_10"),)
+    if (pairs := _text_pairs(data)) is not None:
+        return (pairs,)
+    name, samples = load_samples(data, chosen)
+    stem = f"local-{Path(name).stem.replace(':', '-')}"
+    media = [m for m in MODALITIES if m != "text" and any(_both(s, m) for s in samples)]
+    if not media:
+        raise SampleError(f"Expected samples with a text and a medium in {data}, got none.")
+    ways: list[tuple[Modality, Modality]] = []
+    for medium in media:
+        ways += [(medium, "text"), ("text", medium)]
+    return tuple(_between(f"{stem}-{a}-{b}", samples, a, b, HIT) for a, b in ways)
+
+
+def _both(sample: Sample, medium: Modality) -> bool:
+    return sample.text is not None and getattr(sample, medium) is not None
+
+
+def _text_pairs(data: str) -> Any:
+    """The task of a table with the columns anchor and positive, or None for any other data."""
+    from geomkit.data.manifests import READERS, table
+
+    path = Path(data)
+    if path.suffix.lower() not in READERS or not path.is_file():
+        return None
+    rows = [row for _, row in table(path)]
+    if not all({"anchor", "positive"} <= set(row) for row in rows) or not rows:
+        return None
+    queries = _once((str(row["anchor"]) for row in rows), "q")
+    answers = _once((str(row["positive"]) for row in rows), "d")
+    right: dict[str, dict[str, int]] = {}
+    for row in rows:
+        right.setdefault(queries[str(row["anchor"])], {})[answers[str(row["positive"])]] = 1
+    tables = [[(name, text) for text, name in side.items()] for side in (queries, answers)]
+    return _task(f"local-{path.stem}-text-text", ("text", "text"), tables[0], tables[1], right, HIT)
+
+
+def _once(texts: Iterator[str], letter: str) -> dict[str, str]:
+    """Text -> id, each text once."""
+    return {text: f"{letter}{number}" for number, text in enumerate(dict.fromkeys(texts))}
+
+
+def _between(
+    name: str, samples: Sequence[Sample], asked: Modality, found: Modality, score: str
+) -> Any:
+    """The task of finding `found` by `asked`; samples of one group are right for each other."""
+    queries = [(f"q-{s.id}", getattr(s, asked)) for s in samples if _answered(s, asked, found)]
+    corpus = [(f"d-{s.id}", getattr(s, found)) for s in samples if getattr(s, found) is not None]
+    if not queries:
+        raise SampleError(f"Expected samples with {asked} and {found}, got none.")
+    groups: dict[str, list[str]] = {}
+    for s in samples:
+        if getattr(s, found) is not None:
+            groups.setdefault(s.group or s.id, []).append(f"d-{s.id}")
+    right = {
+        f"q-{s.id}": dict.fromkeys(groups[s.group or s.id], 1)
+        for s in samples
+        if _answered(s, asked, found)
+    }
+    return _task(name, (asked, found), queries, corpus, right, score)
+
+
+def _answered(sample: Sample, asked: Modality, found: Modality) -> bool:
+    return getattr(sample, asked) is not None and getattr(sample, found) is not None
+
+
+class Task(AbsTaskRetrieval):  # type: ignore[misc]  # untyped
+    """A retrieval task whose data are here already."""
+
+    def load_data(self, *_: Any, **__: Any) -> None:
+        """Nothing is fetched."""
+        self.data_loaded = True
+
+    def unload_data(self) -> None:
+        """Nothing is given up: the next checkpoint is shown the same rows."""
+
+
+def _task(
+    name: str,
+    way: tuple[Modality, Modality],
+    queries: Sequence[Item],
+    corpus: Sequence[Item],
+    right: Mapping[str, Mapping[str, int]],
+    score: str,
+) -> Any:
+    asked, found = way
+    tables = {"queries": _table(queries, asked), "corpus": _table(corpus, found)}
+    kind = "Retrieval" if way == ("text", "text") else "Any2AnyRetrieval"
+    said = TaskMetadata(
+        name=name,
+        description=f"{asked} to {found}, from local data",
+        dataset={"path": "local", "revision": _sha(queries, corpus, right)},
+        type=kind,
+        category=f"{LETTER[asked]}2{LETTER[found]}",
+        modalities=sorted(set(way)),
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        main_score=score,
+    )
+    own = type(name, (Task,), {"metadata": said})()
+    own.dataset = {
+        "default": {
+            "test": {**tables, "relevant_docs": {q: dict(r) for q, r in right.items()}}
+            | {"top_ranked": None}
+        }
+    }
+    own.data_loaded = True
+    return own
+
+
+def _table(items: Sequence[Item], kind: Modality) -> Any:
+    """A table with the columns id and the modality's."""
+    ids = [name for name, _ in items]
+    if kind == "text":
+        return datasets.Dataset.from_dict({"id": ids, "text": [str(text) for _, text in items]})
+    cells = [{"bytes": encoded(content), "path": None} for _, content in items]
+    features = datasets.Features({"id": datasets.Value("string"), kind: STORED})
+    made = datasets.Dataset.from_dict({"id": ids, kind: cells}, features=features)
+    return made.cast_column(kind, FEATURES[kind](decode=False))
+
+
+def encoded(content: Any) -> bytes:
+    """The bytes of a medium: as they are stored, or without loss where it is in memory.
+
+    Raises:
+        SampleError: the file cannot be read, or it is a video in memory.
+    """
+    if isinstance(content, Path):
+        try:
+            return content.read_bytes()
+        except OSError as cause:
+            raise SampleError(f"Expected a file {content}, it cannot be read: {cause}.") from cause
+    if isinstance(content, Stored):
+        return content.read()
+    stream = io.BytesIO()
+    if isinstance(content, Image.Image):
+        content.save(stream, "PNG")
+    elif isinstance(content, Waveform):
+        samples = np.asarray(content.samples, np.float32)
+        soundfile.write(stream, samples, content.rate, format="WAV", subtype="FLOAT")
+    else:
+        raise SampleError(f"Expected media on disk, got a {type(content).__name__} in memory.")
+    return stream.getvalue()
+
+
+def _sha(queries: Sequence[Item], corpus: Sequence[Item], right: Mapping[str, Any]) -> str:
+    """What a result is kept by: other data under one name are another revision."""
+    digest = hashlib.sha256(json.dumps(right, sort_keys=True).encode())
+    for name, content in (*queries, *corpus):
+        digest.update(name.encode() + b"\0")
+        digest.update(content.encode() if isinstance(content, str) else encoded(content))
+    return digest.hexdigest()[:16]
