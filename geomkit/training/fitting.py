@@ -151,7 +151,10 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
     guard, watch = LossGuard(config), _watch(job)
     callbacks: list[TrainerCallback] = [guard]
     if watch is not None:
-        callbacks += [watch, collapse := CollapseGuard(watch, config.collapse)]
+        callbacks += [
+            watch,
+            collapse := CollapseGuard(watch, config.collapse, stops=not config.shuffle_pairs),
+        ]
     with tempfile.TemporaryDirectory() as scratch:  # the library makes a folder in any case
         trainer = _Trainer(
             model=model,

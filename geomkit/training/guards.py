@@ -86,13 +86,18 @@ class LossGuard(TrainerCallback):  # type: ignore[misc]  # untyped
 
 
 class CollapseGuard(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Ends a training that pulls all of the probe set together; comes after `watched`."""
+    """Ends a training that pulls all of the probe set together; comes after `watched`.
 
-    def __init__(self, watched: GeometryCallback, share: float) -> None:
+    With `stops` off it only warns: InfoNCE on noise collapses, which is what a null arm shows.
+    """
+
+    def __init__(self, watched: GeometryCallback, share: float, *, stops: bool = True) -> None:
         self.watched = watched
         self.share = share
+        self.stops = stops
         self.notices: list[Notice] = []
         self._seen = 0
+        self._told: set[str] = set()
 
     def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Look at what was measured last, once."""
@@ -110,12 +115,13 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]  # untyped
             f"the effective rank of the {modality} probe set fell from {best:.3g} to {now:.3g} by "
             f"step {self._seen}"
         )
-        if now - 1 < self.share * (best - 1):
+        if self.stops and now - 1 < self.share * (best - 1):
             raise TrainingError(
                 f"Expected the states to stay apart, but {told}: they collapse; lower the learning "
                 "rate, raise the temperature or look for pairs that are all alike."
             )
-        if now - 1 < 2 * self.share * (best - 1):
+        if now - 1 < 2 * self.share * (best - 1) and modality not in self._told:
+            self._told.add(modality)
             _notice(self.notices, self._seen, "collapse", f"{told}: are the pairs all alike?")
 
 
