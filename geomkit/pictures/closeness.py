@@ -18,6 +18,7 @@ K = 10
 """Neighbours of a row's own modality."""
 K_ACROSS = 3
 """Neighbours in its partner's modality."""
+DECIMALS = 1e9
 BLOCK = 1024
 """Rows whose cosines are in memory at once."""
 
@@ -66,13 +67,16 @@ def _of_space(units: Units, rows: Sequence[Row], partner: Places) -> tuple[Place
 def nearest(units: Units, asked: NDArray[np.int64], items: NDArray[np.int64], k: int) -> Places:
     """The places of the `k` items nearest to each row asked, nearest first; never itself."""
     found = np.full((len(asked), k), NONE, np.int32)
-    for start in range(0, len(asked), BLOCK):
+    most = min(k, len(items) - int(np.isin(asked, items).any()))
+    for start in range(0, len(asked) if most else 0, BLOCK):
         block = asked[start : start + BLOCK]
-        cosine = (units[block] @ units[items].T).round(9)
-        cosine[block[:, None] == items] = -np.inf
-        most = min(k, len(items) - int(np.isin(block, items).any()))
-        order = np.argsort(-cosine, axis=1, kind="stable")[:, :most]
-        found[start : start + BLOCK, :most] = items[order]
+        # Whole numbers that are all different: the cosine first, then the order of the plan.
+        score = np.rint(units[block] @ units[items].T * DECIMALS).astype(np.int64) * len(items)
+        score -= np.arange(len(items))
+        score[block[:, None] == items] = np.iinfo(np.int64).min
+        top = np.argpartition(score, -most, axis=1)[:, -most:]
+        order = np.argsort(-np.take_along_axis(score, top, axis=1), axis=1)
+        found[start : start + BLOCK, :most] = items[np.take_along_axis(top, order, axis=1)]
     return found
 
 

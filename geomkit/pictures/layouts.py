@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.pictures.closeness import nearest
 from geomkit.pictures.records import Floats, Layout
 from geomkit.projection import SiteMap
 from geomkit.store import files
@@ -31,7 +32,6 @@ SEED = 0
 MOST_SITES = 3
 LEAST_ROWS = 4 * NEIGHBOURS
 MAX_BYTES = 64 << 20
-BLOCK = 1024
 
 Units = NDArray[np.float64]
 
@@ -102,16 +102,12 @@ def fit(units: Units, start: Floats) -> Floats:
 
 def neighbours(units: Units) -> tuple[NDArray[np.int32], Floats]:
     """The nearest rows of each and their cosine distances, itself first, as UMAP wants them."""
-    near = np.empty((len(units), NEIGHBOURS), np.int32)
-    far = np.empty((len(units), NEIGHBOURS), np.float32)
-    for start in range(0, len(units), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(units)))
-        distance = (1 - units[block] @ units.T).round(9)
-        distance[np.arange(len(block)), block] = -1  # itself first, also among equal rows
-        order = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
-        near[block] = order
-        far[block] = np.take_along_axis(distance, order, axis=1).clip(0)
-    return near, far
+    rows = np.arange(len(units))
+    near = np.column_stack([rows, nearest(units, rows, rows, NEIGHBOURS - 1)]).astype(np.int32)
+    cosine = [np.einsum("ij,ij->i", units, units[column]) for column in near.T]
+    far = (1 - np.column_stack(cosine)).round(9).clip(0)
+    far[:, 0] = 0
+    return near, far.astype(np.float32)
 
 
 def written(key: str, site: str, given: Mapping[str, int | float | str], found: Floats) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from geomkit.pictures.records import Album
+from reports import mapping
 from tests.reports import fixture, pictures
 from tests.reports.conftest import Built, build
 from tests.reports.test_map import data
@@ -428,6 +429,11 @@ def test_of_three_checkpoints_any_two_are_shown(visit: Any, tmp_path: Path) -> N
     last = frame(own, 1, "xs")
     own.page.locator("#side-0").select_option(label="half")
     own.page.locator("#side-1").select_option(label="base")
+    site = three.projection.sites[-1].coordinates
+    assert site is not None
+    for side, checkpoint in ((0, 1), (1, 0)):
+        expected = mapping.framed(site)[checkpoint, :, 1]
+        assert frame(own, side, "ys") == pytest.approx(expected, abs=1e-3)
     assert own.page.locator("#map-0 .scatter").get_attribute("data-checkpoint") == "half"
     assert own.page.locator("#map-1 .scatter").get_attribute("data-checkpoint") == "base"
     assert frame(own, 1, "xs") != last
