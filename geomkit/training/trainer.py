@@ -252,8 +252,9 @@ def _check(config: TrainConfig, pairs: Pairs, out: Path) -> None:
             f"Expected dtype float32 or auto where whole weights train, got {config.dtype}."
         )
     prompts(config.prompt)
-    strange = [p for p in out.iterdir() if p.name != KEPT] if out.is_dir() else []
-    if strange or (out.exists() and not out.is_dir()) or (out / KEPT / RESUME).is_dir():
+    own = {KEPT} if config.save_steps else set()
+    strange = [p for p in out.iterdir() if p.name not in own] if out.is_dir() else []
+    if strange or (out.exists() and not out.is_dir()):
         raise TrainingError(f"Expected {out} to be new or empty: choose another folder.")
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -324,6 +325,37 @@ def test_pairs_must_fit_the_method(
         train(quick, base, scenes, tmp_path / "a")
     with pytest.raises(UsageError, match="dtype float32"):
         train(replace(quick, method="full", dtype="bfloat16"), base, pairs, tmp_path / "a")
+
+
+def test_only_the_layers_that_get_branches_are_rounded(
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a stand-in for bitsandbytes, whose layers round their weights to a tenth."""
+
+    class Linear4bit(torch.nn.Linear):
+        def __init__(self, ins: int, outs: int, *, bias: bool, **_: Any) -> None:
+            super().__init__(ins, outs, bias=bias)
+
+    def rounded(weight: torch.Tensor, **_: Any) -> torch.nn.Parameter:
+        return torch.nn.Parameter(weight.round(decimals=1), requires_grad=False)
+
+    stand_in = SimpleNamespace(nn=SimpleNamespace(Linear4bit=Linear4bit, Params4bit=rounded))
+    monkeypatch.setattr(trainer.quantising, "import_module", lambda _: stand_in)
+    model = load(base).model
+    before = region_hashes(model)
+    assert trainer.quantising.quantise(model, quick.targets) == 14
+    after = region_hashes(model)
+    assert {region for region in after if after[region] != before[region]} == {"decoder"}
+    names = [n for n, m in model.named_modules() if isinstance(m, Linear4bit)]
+    assert all("language_model.layers." in n for n in names)
+    record = train(replace(quick, qlora=True), base, pairs, tmp_path / "a", source=str(base))
+    # the base on record is the one in the files, not the rounded one
+    assert record.frozen_before == record.frozen_after == before
+    assert merge(tmp_path / "a", base, tmp_path / "merged").merged == 14
 
 
 def test_without_bitsandbytes_the_extra_is_named(

@@ -115,6 +115,8 @@ def test_another_training_does_not_go_on_from_it(
         train(replace(config, seed=1), base, pairs, out)
     with pytest.raises(TrainingError, match="interrupted, but its pairs differ"):
         train(config, base, pairs[1:], out)
+    with pytest.raises(TrainingError, match="new or empty"):
+        train(replace(config, save_steps=0), base, pairs, out)
     assert len(train(config, base, pairs, out).steps) == 7
     with pytest.raises(TrainingError, match="new or empty"):
         train(config, base, pairs, out)
