@@ -27,6 +27,7 @@ from geomkit.worker import free
 try:
     import datasets
     import mteb
+    from datasets.utils import are_progress_bars_disabled
 
     from geomkit.evaluation.encoder import Encoder
     from geomkit.evaluation.local import local_tasks
@@ -239,10 +240,10 @@ def _told(encoder: Encoder, task: Any, out: Path) -> list[str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars of the datasets library: there is one progress, and it is ours."""
-    shown = datasets.are_progress_bars_enabled()
+    hidden = are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if shown:
+        if not hidden:
             datasets.enable_progress_bars()

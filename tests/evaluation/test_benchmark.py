@@ -1,0 +1,251 @@
+"""mteb over local tasks, offline: separate results, right numbers, and nothing done in silence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+pytest.importorskip("mteb", reason="needs the eval extra")
+
+import mteb
+from datasets import Dataset
+
+from geomkit import cli, sandbox
+from geomkit.capture import capture_run
+from geomkit.checkpoints import load_checkpoint
+from geomkit.data.samples import load_samples
+from geomkit.errors import MissingExtra, SampleError, UsageError
+from geomkit.evaluation import benchmark as benchmarks
+from geomkit.evaluation.benchmark import AS_PAPER, TaskScore, benchmark, tasks_of
+from geomkit.evaluation.encoder import Encoder, meta
+from geomkit.evaluation.tables import benchmark_table
+from geomkit.places import CheckpointSpec
+from geomkit.plans import CaptureConfig
+from geomkit.processing import load_processor
+from tests import tiny_models
+
+CONFIG = CaptureConfig(sites=("final_norm",), poolings=("last",), batch_size=8)
+TWO = (CheckpointSpec("base", "base"), CheckpointSpec("lco", "lco"))
+PAIRS = [("a red circle", "one red disc"), ("a blue star", "one blue star"), ("a bell", "a tone")]
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of eight pictures and eight sounds on disk, and a table of text pairs."""
+    folder = tmp_path_factory.mktemp("suite")
+    rows = []
+    for sample in sandbox.samples("validation", images=8, sounds=8):
+        row: dict[str, Any] = {"id": sample.id, "text": sample.text}
+        if sample.image is not None:
+            sample.image.save(folder / f"{len(rows)}.png")
+            row["image"] = f"{len(rows)}.png"
+        if sample.audio is not None:
+            sound = sample.audio
+            soundfile.write(folder / f"{len(rows)}.wav", sound.samples, sound.rate, "FLOAT")
+            row["audio"] = f"{len(rows)}.wav"
+        rows.append(row)
+    (folder / "scenes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = [{"anchor": one, "positive": other} for one, other in PAIRS]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    return folder
+
+
+def names(suite: Path) -> list[str]:
+    return [f"local:{suite}/scenes.jsonl", f"local:{suite}/pairs.jsonl"]
+
+
+def first_right(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> float:
+    """The share of queries whose own item has the largest cosine; `gallery` begins with those."""
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, gallery)]
+    return float((np.argmax(unit[0] @ unit[1].T, axis=1) == np.arange(len(queries))).mean())
+
+
+def test_two_checkpoints_have_results_of_their_own_with_the_numbers_of_a_capture(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = benchmark(TWO, names(suite), tmp_path / "out", CONFIG)
+    assert found.failed == ()
+    samples = load_samples(suite / "scenes.jsonl")[1]
+    run = capture_run(TWO, samples, tmp_path / "run", CONFIG)
+    got = {(s.checkpoint, s.task): s for s in found.scores}
+    for name in ("base", "lco"):
+        said = run.activations(name, "final_norm", "text")
+        place = {row.id: i for i, row in enumerate(said.rows)}
+        for medium in ("image", "audio"):
+            shown = run.activations(name, "final_norm", medium)  # type: ignore[arg-type]
+            own = [place[row.id] for row in shown.rows]
+            rest = [i for i in range(len(said.rows)) if i not in own]
+            there = first_right(shown.states, said.states[own + rest])
+            back = first_right(said.states[own], shown.states)
+            for way, value in ((f"{medium}-text", there), (f"text-{medium}", back)):
+                score = got[name, f"local-scenes-{way}"]
+                assert score.value == score.recall_1 == pytest.approx(value, abs=1e-5)
+    assert {task for _, task in got} >= {"local-pairs-text-text"}
+    assert {s.metric for s in found.scores} == {"hit_rate_at_1"}
+    assert benchmark_table(found).row_count == 7
+    kept = sorted(p.parent.parent.name for p in (tmp_path / "out").rglob("model_meta.json"))
+    assert kept == ["geomkit__base", "geomkit__lco"]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a kept result was made again")
+
+    monkeypatch.setattr(Encoder, "encode", refuse)
+    assert benchmark(TWO, names(suite), tmp_path / "out", CONFIG) == found
+    other = CaptureConfig(prompt="e5v")
+    missed = benchmark(TWO[:1], names(suite)[1:], tmp_path / "out", other)
+    assert "made again" in missed.failed[0]  # another prompt is another result
+
+
+def test_states_are_those_of_capture_and_revisions_are_of_weights_and_of_how_rows_are_shown() -> (
+    None
+):
+    folder = tiny_models.saved("qwen2_5_vl")
+    checkpoint = load_checkpoint("tiny", str(folder), device="cpu")
+    processor = load_processor(folder)
+    encoder = Encoder(checkpoint, processor, CONFIG)
+    about = encoder.mteb_model_meta
+    assert about.name == "geomkit/tiny"
+    assert {"text", "image"} <= set(about.modalities)
+    assert about.embed_dim == checkpoint.dim
+    prompted = meta(checkpoint, processor, CaptureConfig(prompt="none"))
+    assert prompted.revision != about.revision
+    assert prompted.revision.partition("-")[0] == about.revision.partition("-")[0]
+    table = Dataset.from_dict({"text": ["a dog", "two cats on a mat", ""]})
+    states = shown(encoder, table)
+    assert np.linalg.norm(states, axis=1) == pytest.approx(1)
+    alone = shown(encoder, table.select([1]))
+    np.testing.assert_allclose(alone[0], states[1], atol=1e-5)
+    assert encoder.notes == {"texts were empty: the prompt alone is shown": 1}
+
+
+def shown(encoder: Encoder, table: Any) -> NDArray[np.float32]:
+    inputs = SimpleNamespace(dataset=table)
+    return encoder.encode(inputs, task_metadata=None, hf_split="test", hf_subset="default")
+
+
+@pytest.fixture(scope="module")
+def base() -> Encoder:
+    checkpoint = load_checkpoint("base", device="cpu")
+    return Encoder(checkpoint, load_processor(checkpoint.place.where), CaptureConfig(text_tokens=3))
+
+
+def test_a_picture_with_a_text_is_shown_with_both(base: Encoder) -> None:
+    image = next(s.image for s in sandbox.samples("validation", images=1, sounds=0))
+    rows = [{"image": image, "text": text} for text in ("a red one", "a blue one", None)]
+    states = shown(base, _Rows(rows))
+    assert len(np.unique(states.round(4), axis=0)) == 3
+
+
+class _Rows(list[Any]):
+    """Rows as a torch dataset has them: a length and items, no features."""
+
+
+def test_cut_texts_and_control_tokens_are_counted(base: Encoder) -> None:
+    base.notes.clear()
+    token = base.processor.tokenizer.eos_token
+    shown(base, Dataset.from_dict({"text": [f"a {token} b", "one two three four five six"]}))
+    assert base.notes["texts held a control token, which is shown with a space in it"] == 1
+    assert base.notes["texts were cut to 3 tokens"] >= 1
+    base.notes.clear()
+
+
+def test_a_row_of_two_media_is_refused(base: Encoder) -> None:
+    with pytest.raises(SampleError, match=r"at most one medium a row, row 0 .* image and audio"):
+        shown(base, _Rows([{"image": 1, "audio": 2}]))
+
+
+def test_a_broken_picture_fails_its_tasks_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(b"no picture " + name.encode())
+    rows = [{"id": n, "text": f"text {n}", "image": f"{n}.png"} for n in ("a", "b")]
+    (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ["geomkit", "evaluate", "--ckpt", "base", "--benchmark", f"local:{tmp_path}/bad.jsonl"]
+    monkeypatch.setattr("sys.argv", [*asked, "--out", str(tmp_path / "out"), "--json"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["scores"] == []
+    assert "failed: base, local-bad-image-text: Row 0 of the task cannot be shown" in told.err
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("AudioCapsA2TRetrieva", "near it are .*AudioCapsA2TRetrieval"),
+        ("local:", "Expected local:DATA, got no data"),
+        ("local:nowhere.jsonl", "nowhere.jsonl"),
+    ],
+)
+def test_names_of_nothing(name: str, match: str) -> None:
+    with pytest.raises((UsageError, SampleError), match=match):
+        tasks_of([name])
+
+
+def test_a_task_twice_is_refused(suite: Path) -> None:
+    with pytest.raises(UsageError, match="each task once, got local-pairs-text-text twice"):
+        tasks_of(names(suite)[1:] * 2)
+
+
+def test_benchmarks_of_the_paper_are_there_with_the_sizes_it_has() -> None:
+    assert len(tasks_of(["MIEB(lite)"])) == 51
+    assert len(tasks_of(["MAEB"])) == 30
+    assert mteb.get_task("AudioCapsA2TRetrieval").metadata.name.startswith(AS_PAPER)
+
+
+def test_seadoc_is_pages_found_by_questions_and_pages_without_one_stay(suite: Path) -> None:
+    pages = suite / "pages.jsonl"
+    rows = [{"id": str(i), "image": f"{i}.png"} for i in range(4)]
+    for i in range(2):
+        rows[i]["text"] = f"what is {i}?"
+    pages.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (task,) = tasks_of([f"seadoc:{pages}"])
+    data = task.dataset["default"]["test"]
+    assert (len(data["queries"]), len(data["corpus"])) == (2, 4)
+    assert task.metadata.main_score == "ndcg_at_10"
+
+
+def test_first_answers_are_hits_where_there_are_several_right_ones() -> None:
+    """mteb's recall_at_1 divides by the number of right answers, and so is 0.2 at best of five."""
+    row = {"recall_at_1": 0.2, "hit_rate_at_1": 1.0}
+    assert benchmarks._hits(SimpleNamespace(scores={"test": [row, {"hit_rate_at_1": 0.5}]})) == 0.75
+    assert benchmarks._hits(SimpleNamespace(scores={"test": [{"accuracy": 1.0}]})) is None
+
+
+def test_means_over_tasks_and_over_categories_take_what_all_have() -> None:
+    def score(name: str, task: str, category: str, value: float) -> TaskScore:
+        return TaskScore(name, task, category, "m", value, None, False, "r")
+
+    scores = [
+        score("a", "1", "x", 0.2), score("a", "2", "x", 0.4), score("a", "3", "y", 0.9),
+        score("b", "1", "x", 0.0), score("b", "2", "x", 0.2), score("b", "3", "y", 0.1),
+        score("b", "4", "z", 1.0),
+    ]  # fmt: skip
+    one, two = benchmarks._means(scores, ("a", "b"))
+    assert (one.tasks, one.task_mean, one.category_mean) == (
+        3,
+        pytest.approx(0.5),
+        pytest.approx(0.6),
+    )
+    assert (two.task_mean, two.category_mean) == (pytest.approx(0.1), pytest.approx(0.1))
+
+
+def test_without_mteb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("benchmark", "encoder", "local"):
+        monkeypatch.delitem(sys.modules, f"geomkit.evaluation.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "mteb", None)
+    from geomkit import stages
+
+    with pytest.raises(MissingExtra, match=r"pip install 'geomkit\[eval\]'.*--data needs no"):
+        stages.benchmark(["base"], ["MAEB"], Path("out"), lambda *_: None)
