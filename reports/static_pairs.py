@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from geomkit.pictures.records import Cosines, Spectrum
 from reports.pairs import PairPanel, SpectrumPanel
 from reports.static import LAYER_SIZE, Point, Scale, line, path, svg, text, tick_label, ticks
+from reports.words import clip, site_title
 
 PAIR_SIZE = (340, 220)
 
@@ -79,6 +80,10 @@ def wins_svg(panel: PairPanel) -> str:
         y = at(0, tick)[1]
         body.append(line((left, y), (right, y), "grid"))
         body.append(text(left - 6, y + 4, tick_label(tick), "tick", "end"))
+    named = ((panel.places[0], panel.sites[0]), (panel.places[-1], panel.sites[-1]))
+    for (place, site), anchor in zip(named, ("start", "end"), strict=True):
+        x = at(place, low)[0] + (10 if anchor == "end" else -10)
+        body.append(text(x, bottom + 16, clip(site_title(site), 16), "tick", anchor))
     body.append(path([at(0, 0.5), at(span, 0.5)], "chance"))
     body.append(f'<g class="m-{panel.family}">')
     for i in range(len(panel.shown)):

@@ -122,7 +122,9 @@ def test_without_scripts_pictures_and_drawings_are_there(visit: Any) -> None:
     thumb.scroll_into_view_if_needed()
     assert thumb.is_visible()
     assert not own.page.locator("#gallery button.seek").first.is_visible()
-    assert not own.page.locator("#pair-site").is_visible()
+    for control in ("#pair-site", "#save-map", "#layer", "#near"):
+        assert not own.page.locator(control).is_visible()
+    assert own.page.locator("#map .legend.still").is_visible()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
