@@ -77,7 +77,10 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     again = train(config, base, pairs, tmp_path / "cut", source="tiny")
     assert again.adapter_sha == whole.adapter_sha
     assert [(s.step, s.loss) for s in again.steps] == [(s.step, s.loss) for s in whole.steps]
-    assert again.geometry == whole.geometry
+    # the weights are equal to the bit; a sum over them in another process may differ in its last
+    for one, other in zip(again.geometry, whole.geometry, strict=True):
+        assert replace(one, value=None) == replace(other, value=None)
+        assert one.value == pytest.approx(other.value, rel=1e-9)
     name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     files = [(tmp_path / run / name).read_bytes() for run in ("whole", "cut")]
     assert files[0] == files[1]
