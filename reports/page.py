@@ -50,6 +50,8 @@ MAP_SCRIPTS = ("colours.js", "painters.js", "scatter.js", "card.js", "map.js", "
 SCRIPTS = ("page.js", "downloads.js", "layers.js", *MAP_SCRIPTS)
 STYLES = ("style.css", "layers.css", "map.css", "pairs.css")
 SKIPPED_SHOWN = 50
+DRAWN = 6
+"""Digits of what is drawn: more than a screen has pixels."""
 BY = ("text", "own", "shift", "turned", "shuffled")
 """Predictors of the binding table, in its order."""
 ANALYSIS = TypeAdapter(Analysis)
@@ -232,7 +234,7 @@ class Report:
         """What the script reads, as JSON."""
         return payload.strict_json(
             {
-                "figures": self.figures(),
+                "figures": payload.told(self.figures(), DRAWN),
                 "heat": heat.payload(self.heat, self.book.analysis.sites),
                 "report": self.json(),
                 "map": self.shown.payload() if self.shown else None,

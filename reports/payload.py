@@ -22,15 +22,23 @@ from geomkit.errors import GeomkitError
 MEGABYTE = 1_000_000
 WARN_BYTES = 10 * MEGABYTE
 REFUSE_BYTES = 25 * MEGABYTE
-DIGITS = 8
+HARMLESS = str.maketrans("<>&`", ",/.:")
+"""Letters of base 85 that HTML could read as its own, and what stands for them."""
+DIGITS = 7
 """Significant digits of the numbers in a report; `analysis.json` has them all."""
 LEVELS = 65535
 """Steps of a map coordinate: the axes have no unit, and a screen has fewer pixels."""
 
 
 def packed(content: bytes) -> str:
-    """gzip, then base64."""
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+    """gzip, then base 85: a sixteenth less than base 64, in letters that mean nothing to HTML."""
+    return base64.b85encode(gzip.compress(content, 9, mtime=0)).decode().translate(HARMLESS)
+
+
+def unpacked(text: str) -> bytes:
+    """What was packed, as the page's script reads it."""
+    back = {new: old for old, new in HARMLESS.items()}
+    return gzip.decompress(base64.b85decode(text.translate(back)))
 
 
 @cache
@@ -47,13 +55,13 @@ def quantised(coordinates: NDArray[np.float32], limit: float) -> str:
     return base64.b64encode(np.rint(share * LEVELS).astype("<u2").tobytes()).decode()
 
 
-def told(value: Any) -> Any:
+def told(value: Any, digits: int = DIGITS) -> Any:
     """Numbers as far as float32 states can tell them: digits beyond are noise, and cost bytes."""
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
+        return float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {name: told(inner) for name, inner in value.items()}
-    return [told(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: told(inner, digits) for name, inner in value.items()}
+    return [told(inner, digits) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def strict_json(value: Any, *, indent: int | None = None) -> str:

@@ -18,7 +18,7 @@ function readArrays(index, buffer) {
 }
 
 async function unpackBytes(id) {
-  const packed = new Blob([bytes($(id).textContent)]).stream();
+  const packed = new Blob([dense($(id).textContent)]).stream();
   return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 

@@ -27,9 +27,25 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
+const LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%.()*+-;,=/?@^_:{|}~";
+
+/** base 85 -> bytes: five letters are four bytes. */
+function dense(text) {
+  const digit = new Uint8Array(128).fill(84);
+  for (let i = 0; i < 85; i += 1) digit[LETTERS.charCodeAt(i)] = i;
+  const missing = (5 - (text.length % 5)) % 5;
+  const raw = new DataView(new ArrayBuffer(((text.length + missing) / 5) * 4));
+  for (let at = 0, to = 0; at < text.length; at += 5, to += 4) {
+    let value = 0;
+    for (let i = at; i < at + 5; i += 1) value = value * 85 + (i < text.length ? digit[text.charCodeAt(i)] : 84);
+    raw.setUint32(to, value);
+  }
+  return new Uint8Array(raw.buffer, 0, raw.byteLength - missing);
+}
+
 /** The gzip text of a data script, unpacked. */
 async function unpack(id) {
-  const packed = new Blob([bytes($(id).textContent)]).stream();
+  const packed = new Blob([dense($(id).textContent)]).stream();
   return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ def data(built: Built) -> dict[str, Any]:
 def unpacked(built: Built, name: str) -> bytes:
     """A data script as the browser unpacks it."""
     text = built.tree.xpath(f"//script[@id='{name}']")[0].text
-    return gzip.decompress(base64.b64decode(text))
+    return payload.unpacked(text)
 
 
 def array(built: Built, name: str) -> NDArray[Any]:
@@ -91,7 +89,7 @@ def test_what_is_not_there_has_its_own_number() -> None:
 def test_planes_are_read_back_whole() -> None:
     wide = np.arange(0, 60_000, 8, np.uint16).reshape(2, -1, 3)
     index, text = arrays.packed_arrays({"a": np.arange(5, dtype=np.uint8), "b": wide})
-    raw = np.frombuffer(gzip.decompress(base64.b64decode(text)), np.uint8)
+    raw = np.frombuffer(payload.unpacked(text), np.uint8)
     at, count = index["b"]["at"], wide.size
     read = raw[at : at + count] + 256 * raw[at + count : at + 2 * count].astype(int)
     np.testing.assert_array_equal(read.reshape(wide.shape), wide)
