@@ -14,6 +14,7 @@ seeded, so the same run gives the same bytes however many processes there were.
 from __future__ import annotations
 
 import functools
+import itertools
 import platform
 import shlex
 from collections import Counter
@@ -95,6 +96,8 @@ def analyze_run(
     records_of = complete(run)
     survey = survey_of(run, config, records_of)
     sites = shared_sites(records_of, config.sites)
+    if not survey.indexes:
+        raise StoreError(f"Expected rows that could be read in {run.path}, got none; see its info.")
     probed = tuple(s for s in probes.sites if s in sites) if probes else ()
     pieces: list[Callable[[], None]] = [
         functools.partial(survey.site, s, matched=s == SITE)
@@ -108,7 +111,7 @@ def analyze_run(
     ]
     hands = crew.hands(config.workers, config.memory * GIB, _need(survey, probes))
     crew.work(pieces, hands, "analyze", progress)
-    found = functools.cache(survey.found)
+    found = survey.found
     measurements, differences = _recorded(found, survey, sites, records_of)
     findings = [_findings(survey, probes, s) for s in probed if probes]
     told = Findings.of(findings)
@@ -223,6 +226,9 @@ def shared_sites(records_of: Sequence[CheckpointRecord], wanted: Sequence[str]) 
         UsageError: one is wanted that there is not.
     """
     shared = [s for s in records_of[0].sites if all(s in record.sites for record in records_of)]
+    if not shared:
+        names = ", ".join(record.name for record in records_of)
+        raise UsageError(f"Expected a site that all checkpoints have ({names}), got none.")
     missing = [site for site in wanted if site not in shared]
     if missing:
         raise UsageError(f"Expected a site of the run ({', '.join(shared)}), got {missing[0]!r}.")
@@ -257,30 +263,46 @@ def _recorded(
     sites: Sequence[str],
     records_of: Sequence[CheckpointRecord],
 ) -> tuple[tuple[Measurement, ...], tuple[Difference, ...]]:
-    """Every estimate as a record, and every change against the first checkpoint."""
-    measurements = tuple(
-        measurement((metric, unit), result, name, site)
-        for site in sites
-        for name in survey.checkpoints
-        for unit in survey.units
-        for metric, result in found(name, site, unit).items()
-    )
-    differences = tuple(
-        d
-        for after in survey.checkpoints[1:]
-        for unit in survey.units
-        for d in _changes(found, (survey.checkpoints[0], after), unit, sites)
-    )
+    """Every estimate as a record, and every change against the first checkpoint.
+
+    Unit by unit, since the sites of a unit share bands: their shares alone are in memory.
+    """
+    measured: dict[tuple[str, str, str], list[Measurement]] = {}
+    differences: list[Difference] = []
+    for unit in survey.units:
+        of_unit = _of_unit(found, unit)
+        for site, name in itertools.product(sites, survey.checkpoints):
+            measured[site, name, unit] = [
+                measurement((metric, unit), result, name, site)
+                for metric, result in of_unit(name, site).items()
+            ]
+        for after in survey.checkpoints[1:]:
+            differences += _changes(of_unit, (survey.checkpoints[0], after), unit, sites)
+    ordered = itertools.product(sites, survey.checkpoints, survey.units)
+    measurements = tuple(m for place in ordered for m in measured[place])
     losses, changes_of_loss = generative_loss(records_of)
     return (*measurements, *losses), tuple(_with_family((*differences, *changes_of_loss)))
 
 
+def _of_unit(found: Found, unit: str) -> Callable[[str, str], Mapping[str, Result]]:
+    """The estimates of one unit by checkpoint and site, each read once."""
+
+    @functools.cache
+    def at(checkpoint: str, site: str) -> Mapping[str, Result]:
+        return found(checkpoint, site, unit)
+
+    return at
+
+
 def _changes(
-    found: Found, names: tuple[str, str], unit: str, sites: Sequence[str]
+    found: Callable[[str, str], Mapping[str, Result]],
+    names: tuple[str, str],
+    unit: str,
+    sites: Sequence[str],
 ) -> Iterator[Difference]:
     """Of one unit: metric by metric at all sites, because they share a band."""
-    for metric in found(names[0], sites[0], unit):
-        ends = {s: [found(name, s, unit)[metric] for name in names] for s in sites}
+    for metric in found(names[0], sites[0]):
+        ends = {s: [found(name, s)[metric] for name in names] for s in sites}
         moved = {site: changed(*pair) for site, pair in ends.items()}
         band = banded(moved)
         for site, change in moved.items():

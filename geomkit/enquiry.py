@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,8 +56,8 @@ class AnalyzeConfig:
         for part in self.probes:
             if part not in PROBES:
                 raise UsageError(f"Expected probes of {', '.join(PROBES)} or none, got {part!r}.")
-        if not self.memory > 0:
-            raise UsageError(f"Expected memory above 0 GiB, got {self.memory}.")
+        if not 0 < self.memory < math.inf:
+            raise UsageError(f"Expected memory above 0 GiB and finite, got {self.memory}.")
         if self.workers < 0:
             raise UsageError(f"Expected workers of 0 or more, got {self.workers}.")
 

@@ -63,7 +63,8 @@ def probe_site(
     first: Views | None = None
     with threadpool_limits(1):  # many small sums: faster, and the same bytes on every machine
         for record in run.captured():
-            views = run.views(record.name, site, config.pooling, rows)
+            read_back = run.views(record.name, site, config.pooling, rows)
+            views = {m: view for m, view in read_back.items() if view.rows}
             read.append(asked.readings(views))
             cells[record.name] = asked.cells(views)
             if first is None:
@@ -97,8 +98,13 @@ class Asked:
         return found
 
     def moves(self, before: Views, after: Views) -> Findings:
-        """The binding test and the drift from one checkpoint to another, if asked for."""
+        """The binding test and the drift from one checkpoint to another, if asked for.
+
+        Nothing where their states differ in width: neither is then defined.
+        """
         parts = self.config.parts
+        if any(before[m].states.shape != after[m].states.shape for m in before):
+            return Findings()
         return Findings(
             bindings=bindings(before, after, self.held_out) if "binding" in parts else (),
             drifts=drifts(before, after) if "drift" in parts else (),

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from geomkit import crew, estimates
 from geomkit.analyze import analyze_run, survey_of
 from geomkit.enquiry import AnalyzeConfig
-from geomkit.errors import DegenerateInput, UsageError
+from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates import memory
 from geomkit.progress import silent
 from geomkit.store import create_run, open_run, pack_run
@@ -81,6 +81,46 @@ def test_what_is_kept_changes_no_byte(run, tmp_path):
     fresh = write_run(tmp_path / "fresh", {"base": NARROW, "lco": WIDE}, scenes=30)
     analyze_run(run, dataclasses.replace(ONE, metrics=tuple(estimates.WITHIN)))  # text is kept
     assert analyze_run(run, ONE) == analyze_run(fresh, ONE)
+
+
+def test_nothing_is_written_through_a_link(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    run.kept().symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="no folder of its own"):
+        analyze_run(run, ONE)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    run.kept().unlink()
+    run.kept().write_text("a file")
+    with pytest.raises(StoreError, match="no folder of its own"):
+        analyze_run(run, ONE)
+
+
+def test_all_samples_of_one_group_have_values_and_no_interval(tmp_path):
+    plan = synthetic_plan(30)
+    plan = dataclasses.replace(
+        plan, rows=tuple(dataclasses.replace(row, group="one") for row in plan.rows)
+    )
+    run = create_run(tmp_path / "run", plan)
+    states = np.random.default_rng(0).standard_normal((len(plan.rows), 32)).astype(np.float32)
+    for name in ("base", "lco"):
+        _written(run, name, states)
+    found = analyze_run(run, ONE)
+    rank = found.find("effective_rank", "final_norm", "image", "lco")
+    assert rank.value is not None
+    assert rank.interval is None
+    assert "5 groups" in rank.note
+
+
+def test_checkpoints_of_different_width_are_measured_and_have_no_dimension_in_common(tmp_path):
+    plan = synthetic_plan(30)
+    run = create_run(tmp_path / "run", plan)
+    rng = np.random.default_rng(0)
+    for name, dim in (("base", 24), ("lco", 40)):
+        _written(run, name, rng.standard_normal((len(plan.rows), dim)).astype(np.float32))
+    found = analyze_run(run, ONE)
+    assert found.change("mean_cosine", "final_norm", "image").value is not None
+    ablated = found.find("mean_cosine_ablated", "final_norm", "image", "lco")
+    assert "the first checkpoint has none here" in ablated.note
 
 
 def test_two_may_keep_at_once(tmp_path):
@@ -182,10 +222,15 @@ def test_what_fits_needs_no_more_than_there_is(dim, there, probed):
 
 
 def test_too_little_memory_is_said():
-    with pytest.raises(UsageError, match=r"memory for 100 rows of 2048 columns.*raise --memory"):
+    with pytest.raises(
+        UsageError, match=r"for 100 rows of 2048 columns, got 1 MiB; raise --memory"
+    ):
         memory.rows_that_fit(2**20, 2048)
     with pytest.raises(UsageError, match="memory above 0 GiB"):
         AnalyzeConfig(memory=0)
+    with pytest.raises(UsageError, match="finite, got inf"):
+        AnalyzeConfig(memory=float("inf"))
+    memory.rows_that_fit(1e300, 2048)
 
 
 def test_a_device_that_is_not_here_is_said(run):

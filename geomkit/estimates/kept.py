@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.errors import DegenerateInput, StoreError
+from geomkit.errors import DegenerateInput, GeomkitError, StoreError
 from geomkit.estimates.metric import Result
 from geomkit.statistics import Estimate
 from geomkit.store import files
@@ -42,7 +42,7 @@ class Shelf:
         """The estimates by metric; none where there is no sound file of this key."""
         try:
             return dict(_parsed(files.read_regular(self.path, LIMIT), self.key))
-        except (StoreError, ValueError, KeyError, TypeError, IndexError):
+        except (GeomkitError, ValueError, KeyError, TypeError, IndexError):
             return {}
 
     def write(self, results: Mapping[str, Result]) -> None:
@@ -52,6 +52,12 @@ class Shelf:
 
 def keep(path: Path, data: bytes) -> None:
     """Write a file two levels below the folder of what is kept, also when others write there."""
+    for folder in (path.parents[1], path.parent):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise StoreError(
+                f"{folder} is no folder of its own, and nothing is written through it: remove it, "
+                "it only holds what can be worked out again"
+            )
     files.make_folder(path.parent)
     with files.write_lock(path.parents[1]):
         files.write_atomic(path, data)
@@ -100,12 +106,16 @@ def _header(result: Result) -> dict[str, Any]:
     }
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no estimate")
+
+
 def _parsed(data: bytes, key: str) -> Iterator[tuple[str, Result]]:
     sha, _, rest = data.partition(b"\n")
     if sha.decode() != hashlib.sha256(rest).hexdigest():
         raise ValueError("damaged")
     line, _, body = rest.partition(b"\n")
-    header = json.loads(line)
+    header = json.loads(line, parse_constant=_no_number)
     if header["key"] != key:
         raise ValueError("of other states")
     names, start = tuple(header["groups"]), 0

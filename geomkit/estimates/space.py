@@ -48,7 +48,7 @@ class Device:
         import torch
 
         try:
-            torch.zeros(1, dtype=torch.float64, device=self.name)
+            torch.zeros(1, dtype=torch.float64, device=self.name).cpu()
         except (RuntimeError, AssertionError, TypeError) as cause:
             reason = str(cause).partition("\n")[0]
             raise UsageError(
@@ -233,6 +233,8 @@ def space(
 
 def take(x: Space, rows: NDArray[np.int64]) -> Space:
     """The space of some of its rows, as `space` would make it, from the products there are."""
+    if np.array_equal(rows, np.arange(x.n)):
+        return x
     part = space(
         x.states[rows],
         [x.groups[code] for code in x.clusters[rows]],

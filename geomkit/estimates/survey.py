@@ -209,9 +209,11 @@ class Survey:
 
     def _outliers(self, site: str) -> Mapping[Modality, Outliers]:
         """The reference checkpoint's outlier dimensions: what is compared must lose the same."""
-        first = self.checkpoints[0]
+        first, *others = (self.run.checkpoint(name) for name in self.checkpoints)
+        if any(other.dim != first.dim for other in others):
+            return dict.fromkeys(self.indexes, Outliers())  # they have no dimensions in common
         return {
-            m: _outliers(self.run.states(first, site, self.pooling, index)[0])
+            m: _outliers(self.run.states(first.name, site, self.pooling, index)[0])
             for m, index in self.indexes.items()
         }
 

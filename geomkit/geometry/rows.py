@@ -10,6 +10,7 @@ stray from their mean by less than 16 float32 rounding steps of their length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ TIE = 1e-12
 
 BLOCK_ENTRIES = 2**22  # entries of the largest similarity block: 32 MiB in float64
 """A block is whole (N x N) up to N = 2048 and gets narrower from there."""
+SMALLEST_SQUARE = 1e-200
+"""Squared lengths above it are exact: no square of an entry that counts has vanished."""
 CACHE_ENTRIES = 2**17
 """Entries that a processor's cache holds: 1 MiB in float64."""
 
@@ -43,6 +46,8 @@ def as_rows(x: Array, least: int = 2) -> Array:
     x = _movable(x)
     xp = array_namespace(x)
     x = xp.astype(x, xp.float64)
+    if math.isfinite(float(xp.sum(x))):  # one pass; where it is not, the sum alone may be too large
+        return x
     bad = int(xp.sum(xp.astype(~xp.all(xp.isfinite(x), axis=1), xp.int64)))
     if bad:
         raise DegenerateInput(
@@ -115,6 +120,10 @@ def row_blocks(x: Array, least: int = 2) -> Iterator[Array]:
 def unit_rows(x: Array) -> tuple[Array, int]:
     """Rows of `as_rows` at unit length, and how many are zero; those stay zero."""
     xp = array_namespace(x)
+    with np.errstate(over="ignore", under="ignore"):
+        squares = xp.linalg.vecdot(x, x)[:, None]
+    if float(xp.min(squares)) > SMALLEST_SQUARE and math.isfinite(float(xp.max(squares))):
+        return x / xp.sqrt(squares), 0
     peak = xp.max(xp.abs(x), axis=1, keepdims=True)
     zero = peak == 0
     x = x / xp.where(zero, xp.ones_like(peak), peak)  # so that no square overflows

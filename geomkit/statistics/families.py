@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from geomkit.statistics.intervals import interval, p_value
+from geomkit.errors import DegenerateInput
+from geomkit.statistics.intervals import LEAST_GROUPS, interval, p_value
 from geomkit.statistics.shares import Estimate, require_alike
 from geomkit.types import Interval
 
@@ -114,6 +115,11 @@ def _joint_level(estimates: Sequence[Estimate], level: float, draws: int, seed: 
 def _flipped(estimates: Sequence[Estimate], draws: int, seed: int) -> NDArray[np.float64]:
     """|t| of each estimate as if its value were zero, in each draw of signs, `(draws, family)`."""
     require_alike(estimates)
+    if len(estimates[0].shares) < LEAST_GROUPS:
+        raise DegenerateInput(
+            f"Expected at least {LEAST_GROUPS} groups for a family of tests, got "
+            f"{len(estimates[0].shares)}; give more samples that are not copies of each other."
+        )
     shares = np.stack([e.shares - e.shares.mean() for e in estimates], axis=1)
     clusters = len(shares)
     squares = (shares**2).sum(axis=0)
