@@ -121,9 +121,7 @@ def test_hostile_text_runs_nothing(visit: Any, tmp_path: Path, text: str) -> Non
     rows = tuple(
         replace(r, text=text, id=text + r.id, labels={text: text}) for r in fixture.rows(12)
     )
-    hostile = build(
-        tmp_path, hostile_analysis(text), rows=rows, album=pictures.album(rows)
-    )
+    hostile = build(tmp_path, hostile_analysis(text), rows=rows, album=pictures.album(rows))
     own = visit(hostile.path)
     own.ready()
     own.walk()
