@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.generative import generative_loss
 from geomkit.geometry import uniformity_floor
+from geomkit.store import records
 from geomkit.types import Analysis, Findings
 from tests.synthetic_run import (
     NARROW,
@@ -153,6 +155,21 @@ def test_an_analysis_survives_the_store(run, analysis):
     assert run.read_analysis().headline == analysis.headline
 
 
+def test_every_number_is_in_the_table(analysis):
+    rows = list(records.lines(analysis))
+    kinds = Counter(row["kind"] for row in rows)
+    assert kinds["transfer"] == 2 * len(analysis.transfers) > 0
+    (way,) = (r for r in rows if (r["metric"], r.get("modality")) == ("way:mean_cosine", "audio"))
+    (t,) = (t for t in analysis.transfers if (t.metric, t.untrained) == ("mean_cosine", "audio"))
+    assert (way["value"], way["low"], way["against"]) == (
+        t.closed_ratio, t.closed_interval.low, "text"
+    )  # fmt: skip
+    bands = [r for r in rows if r.get("band_low") is not None]
+    assert len(bands) == sum(d.band is not None for d in analysis.differences) > 0
+    assert any(r.get("chance_sd") for r in rows if r["metric"] == "linear_cka")
+    assert {name for row in rows for name in row} <= set(records.COLUMNS)
+
+
 def test_probes_are_trained_by_whoever_asks_and_once(tmp_path):
     run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=40)
     asked = []
@@ -222,9 +239,9 @@ def test_three_checkpoints_are_each_compared_with_the_first(tmp_path):
     ],
 )
 def test_what_training_saw_is_read_from_the_last_record(training, seen):
-    records = [synthetic_record("base", 8, {}), synthetic_record("lco", 8, training)]
-    assert trained_on(records) == seen
-    assert trained_on(records[:1]) == ()
+    made = [synthetic_record("base", 8, {}), synthetic_record("lco", 8, training)]
+    assert trained_on(made) == seen
+    assert trained_on(made[:1]) == ()
 
 
 CHANGE = {"before": 0.30, "after": 0.36, "n": 40}

@@ -38,6 +38,8 @@ def mean_cosine_ablated(x: Space) -> Estimate:
 
 def cosine_contribution(x: Space) -> Estimate:
     """The share of the three largest dimensions."""
+    if x.dim <= ROGUE:
+        raise DegenerateInput(f"Expected more than {ROGUE} columns to share out, got {x.dim}.")
     n, mean = x.n, x.unit.mean(axis=0)
     parts = (x.unit.sum(axis=0) ** 2 - (x.unit**2).sum(axis=0)) / (n * (n - 1))
     total = float(parts.sum())

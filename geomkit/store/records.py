@@ -23,7 +23,8 @@ T = TypeVar("T")
 MAX_JSON_BYTES = 1 << 28  # parsed, it takes some twenty times as much memory
 COLUMNS = (
     "kind", "metric", "checkpoint", "before", "after", "site", "modality", "value", "low", "high",
-    "level", "method", "chance", "better", "n", "reference", "note", "predictor",
+    "level", "method", "chance", "better", "n", "reference", "note", "predictor", "chance_sd",
+    "band_low", "band_high", "against", "p",
 )  # fmt: skip
 IDENTITY = (
     "weights_sha", "decoder_sha", "towers_sha", "adapter_sha", "template_sha", "dtype",
@@ -145,13 +146,16 @@ def lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
         yield {
             "kind": "measurement", "metric": m.metric, "checkpoint": m.checkpoint, "site": m.site,
             "modality": m.modality, "value": m.value, "chance": m.chance, "better": m.better,
-            "n": m.n, "reference": m.reference, "note": m.note, **_bounds(m.interval),
+            "n": m.n, "reference": m.reference, "note": m.note, "chance_sd": m.chance_sd,
+            **_bounds(m.interval),
         }  # fmt: skip
     for d in (*analysis.differences, *analysis.probe_differences):
         yield {
             "kind": "difference", "metric": d.metric, "before": d.before, "after": d.after,
             "site": d.site, "modality": d.modality, "value": d.value, "better": d.better,
             "n": d.n, "note": d.note, **_bounds(d.interval),
+            "band_low": d.band.low if d.band else None,
+            "band_high": d.band.high if d.band else None,
         }  # fmt: skip
     for p in analysis.probes:
         probe = {
@@ -170,6 +174,15 @@ def lines(analysis: Analysis) -> Iterator[dict[str, Any]]:
             if value is not None:
                 span = p.selectivity_interval if name == "selectivity" else None
                 yield probe | {"metric": f"{name}:{p.attribute}", "value": value, **_bounds(span)}
+    for t in analysis.transfers:
+        transfer = {
+            "kind": "transfer", "before": t.before, "after": t.after, "site": t.site,
+            "modality": t.untrained, "against": t.trained, "better": "higher", "p": t.p,
+            "note": "; ".join(part for part in (t.verdict, t.note) if part),
+        }  # fmt: skip
+        ratios = {"ratio": (t.ratio, t.interval), "way": (t.closed_ratio, t.closed_interval)}
+        for name, (value, span) in ratios.items():
+            yield transfer | {"metric": f"{name}:{t.metric}", "value": value, **_bounds(span)}
     for b in analysis.bindings:
         yield {
             "kind": "binding", "metric": f"binding:{b.quantity}", "predictor": b.predictor,
