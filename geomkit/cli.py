@@ -118,7 +118,7 @@ def train(
     pairs: Annotated[
         str,
         typer.Option(
-            help="Text pairs: `sandbox[:count]`, a file, all-nli[:PATH], scale-1m:PATH;"
+            help="Text pairs: `sandbox[:count]`, a file, hf:NAME, all-nli[:PATH], scale-1m:PATH;"
             " for --method clip, samples."
         ),
     ] = SANDBOX,

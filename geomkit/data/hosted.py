@@ -42,13 +42,24 @@ def load(
         SampleError: it cannot be found or read, or has none of the columns.
         UsageError: it has several splits or configurations and none was named.
     """
-    if not spec:
-        raise UsageError("Expected hf:org/name or hf:./folder, got 'hf:' alone.")
+    name, dataset = opened(spec, data)
     folder = _folder(spec)
-    name, dataset = _from_disk(folder, data) if folder else _from_hub(spec, data)
     split = f":{dataset.split}" if dataset.split else ""
     rows = _rows(name, dataset, folder, data, columns or {})
     return f"hf:{name}{split}", samples(f"hf:{spec}", rows, folder or Path(), data)
+
+
+def opened(spec: str, data: DataConfig) -> tuple[str, Any]:
+    """The name, its revision included, and the table of `org/name[@revision]` or a folder.
+
+    Raises:
+        SampleError: it cannot be found or read.
+        UsageError: it has several splits or configurations and none was named.
+    """
+    if not spec:
+        raise UsageError("Expected hf:org/name or hf:./folder, got 'hf:' alone.")
+    folder = _folder(spec)
+    return _from_disk(folder, data) if folder else _from_hub(spec, data)
 
 
 def _folder(spec: str) -> Path | None:

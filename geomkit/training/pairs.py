@@ -1,9 +1,10 @@
 """Text pairs: what the text-only recipe is allowed to see, and a count of what it was not given.
 
-A source is `sandbox[:count]`, a named recipe (`geomkit.training.recipes`), or a JSONL, CSV or
-Parquet file with the columns `anchor`, `positive` and, for hard negatives, `negative` (and `group`,
-when equal things should not be each other's negatives). The SimCSE names `sent0`, `sent1`,
-`hard_neg` are understood too.
+A source is `sandbox[:count]`, a named recipe (`geomkit.training.recipes`), a dataset
+`hf:NAME[@REVISION][:SUBSET[:SPLIT]]` of the hub or in a folder, or a JSONL, CSV or Parquet file,
+with the columns `anchor`, `positive` and, for hard negatives, `negative` (and `group`, when equal
+things should not be each other's negatives). The SimCSE names `sent0`, `sent1`, `hard_neg` are
+understood too.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def load_pairs(spec: str | Path, *, seed: int = 0) -> PairSet:
 
     Raises:
         TrainingError: no such file, not a table of text, a media column, or no usable pair.
-        UsageError: `sandbox:<count>` without a positive whole number.
+        SampleError: a dataset that cannot be found or read.
+        UsageError: `sandbox:<count>` without a positive whole number, or a dataset of several
+            splits and none named.
     """
     text = str(spec)
     from geomkit.training import recipes  # they are made of what stands here
@@ -91,11 +94,13 @@ def load_pairs(spec: str | Path, *, seed: int = 0) -> PairSet:
         return recipes.load_recipe(text, seed=seed)
     if text == "sandbox" or text.startswith("sandbox:"):
         return _sandbox(text, seed)
+    if text.startswith("hf:"):
+        return _hosted(text)
     path = Path(spec)
     if not path.is_file():
         raise TrainingError(
-            f"Expected text pairs in a file or 'sandbox[:count]', found no file {path}: check "
-            "the path."
+            f"Expected text pairs in a file, hf:NAME or 'sandbox[:count]', found no file {path}: "
+            "check the path."
         )
     return select(read_rows(path), source=path.name)
 
@@ -266,6 +271,17 @@ def _nothing(source: str, dropped: Mapping[str, int]) -> str:
         f"Expected columns anchor and positive (and maybe negative) with text, {source} has no "
         f"usable row ({reasons}): rename the columns or fill them."
     )
+
+
+def _hosted(spec: str) -> PairSet:
+    """The pairs of a dataset; its columns are looked at before any cell is decoded."""
+    from geomkit.data import hosted  # it brings the datasets library
+    from geomkit.data.entries import DataConfig
+
+    name, subset, split = [*spec.removeprefix("hf:").split(":", 2), "", ""][:3]
+    found, table = hosted.opened(name, DataConfig(subset=subset, split=split))
+    refuse_media(dict.fromkeys(table.column_names), found)
+    return select(table, source=f"hf:{found}")
 
 
 def _sandbox(spec: str, seed: int) -> PairSet:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from datasets import Dataset, DatasetDict
 from pyarrow import parquet
 
-from geomkit.errors import TrainingError, UsageError
+from geomkit.errors import SampleError, TrainingError, UsageError
 from geomkit.training.pairs import TextPair, fingerprint, load_pairs, select
 
 ROWS: list[dict[str, Any]] = [
@@ -126,3 +127,33 @@ def test_fingerprint_tells_order_and_fields_apart() -> None:
     assert fingerprint([one, two]) != fingerprint([two, one])
     assert fingerprint([one]) != fingerprint([two])
     assert fingerprint([one]) == fingerprint([TextPair("a", "b", "c")])
+
+
+def saved(folder: Path, **splits: list[dict[str, Any]]) -> Path:
+    """A dataset as the datasets library writes it."""
+    tables = {name: Dataset.from_list(rows) for name, rows in splits.items()}
+    DatasetDict(tables).save_to_disk(str(folder))
+    return folder
+
+
+def test_a_dataset_of_the_hub_library_is_read_and_what_it_lacks_is_counted(tmp_path: Path) -> None:
+    rows = [{"anchor": f"a {i}", "positive": f"b {i}", "negative": f"c {i}"} for i in range(3)]
+    odd = [rows[0], {"anchor": "", "positive": "b", "negative": "c"}]
+    folder = saved(tmp_path / "nli", train=rows + odd, dev=rows[:2])
+    found = load_pairs(f"hf:{folder}::train")
+    assert [pair.anchor for pair in found] == ["a 0", "a 1", "a 2"]
+    assert found.dropped == {"duplicate": 1, "empty": 1}
+    assert len(load_pairs(f"hf:{folder}::dev")) == 2
+    with pytest.raises(UsageError, match="one of train, dev"):
+        load_pairs(f"hf:{folder}")
+    with pytest.raises(SampleError, match="dataset folder"):
+        load_pairs("hf:./nowhere")
+
+
+def test_a_dataset_with_media_or_without_the_columns_is_refused(tmp_path: Path) -> None:
+    media = saved(tmp_path / "media", train=[{"anchor": "a", "positive": "b", "image": "x.png"}])
+    with pytest.raises(TrainingError, match="media column 'image'"):
+        load_pairs(f"hf:{media}")
+    other = saved(tmp_path / "other", train=[{"premise": "a", "hypothesis": "b"}])
+    with pytest.raises(TrainingError, match="1 missing column"):
+        load_pairs(f"hf:{other}")
