@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geomkit.checkpoints import Checkpoint
 from geomkit.data.media import load_audio, load_image
-from geomkit.data.video import load_video
+from geomkit.data.video import EXTRA, load_video
 from geomkit.errors import MemoryFull, MissingExtra, SampleError
 from geomkit.forward import run
 from geomkit.plans import CaptureConfig
@@ -119,6 +119,8 @@ class Encoder(AbsEncoder):  # type: ignore[misc]  # untyped
         return content
 
     def _medium(self, cell: Any, kind: Modality) -> Any:
+        if kind in self.processor.lacking:
+            raise SampleError(EXTRA)
         if kind not in self.processor.modalities:
             raise SampleError(f"this checkpoint cannot be shown {kind}")
         if kind == "image":

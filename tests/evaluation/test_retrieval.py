@@ -165,3 +165,25 @@ def test_the_command_wants_one_of_two(
         cli.main()
     assert end.value.code == 2
     assert "either --data or --benchmark" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_captures_measures_and_finds_its_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a project keeps of its own captures, retrieval keeps what it needs."""
+    (tmp_path / "geomkit.toml").write_text('[capture]\nsites = ["embed"]\npoolings = ["mean"]\n')
+    asked = ["evaluate", "--ckpt", "base", "--data", "sandbox:validation", "--limit", "16"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["geomkit", *asked, "--json"])
+    told = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    found = json.loads(told[0])
+    ways = {score["direction"] for score in found["scores"]}
+    assert ways == {"image->text", "text->image", "audio->text", "text->audio"}
+    (run,) = (tmp_path / "geomkit-evaluation").iterdir()
+    assert run.name == "retrieval-sandbox-validation"
