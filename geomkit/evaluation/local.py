@@ -22,7 +22,9 @@ from PIL import Image
 
 from geomkit.data.samples import USUAL, DataConfig, load_samples
 from geomkit.errors import MissingExtra, SampleError, UsageError
-from geomkit.types import MODALITIES, Modality, Sample, Stored, Waveform
+from geomkit.evaluation.retrieval import things
+from geomkit.plans import content_sha
+from geomkit.types import MODALITIES, Modality, Row, Sample, Stored, Waveform
 
 try:
     import datasets
@@ -98,25 +100,42 @@ def _once(texts: Iterator[str], letter: str) -> dict[str, str]:
 def _between(
     name: str, samples: Sequence[Sample], asked: Modality, found: Modality, score: str
 ) -> Any:
-    """The task of finding `found` by `asked`; samples of one group are right for each other."""
-    queries = [(f"q-{s.id}", getattr(s, asked)) for s in samples if _answered(s, asked, found)]
-    corpus = [(f"d-{s.id}", getattr(s, found)) for s in samples if getattr(s, found) is not None]
-    if not queries:
+    """The task of finding `found` by `asked`; each item once, any of the same thing is right."""
+    medium = found if asked == "text" else asked
+    rows = [_row(number, sample, medium) for number, sample in enumerate(samples)]
+    thing = things(rows)
+    both = {s.id for s in samples if _both(s, medium)}
+    if not both:
         raise SampleError(f"Expected samples with {asked} and {found}, got none.")
-    groups: dict[str, list[str]] = {}
-    for s in samples:
-        if getattr(s, found) is not None:
-            groups.setdefault(s.group or s.id, []).append(f"d-{s.id}")
-    right = {
-        f"q-{s.id}": dict.fromkeys(groups[s.group or s.id], 1)
-        for s in samples
-        if _answered(s, asked, found)
-    }
-    return _task(name, (asked, found), queries, corpus, right, score)
+    queries = _items([s for s in samples if s.id in both], asked, thing)
+    corpus = _items(samples, found, thing)
+    answers: dict[str, list[str]] = {}
+    for id_ in corpus:
+        answers.setdefault(thing[id_], []).append(f"d-{id_}")
+    right = {f"q-{id_}": dict.fromkeys(answers[thing[id_]], 1) for id_ in queries}
+    return _task(
+        name,
+        (asked, found),
+        [(f"q-{id_}", content) for id_, content in queries.items()],
+        [(f"d-{id_}", content) for id_, content in corpus.items()],
+        right,
+        score,
+    )
 
 
-def _answered(sample: Sample, asked: Modality, found: Modality) -> bool:
-    return getattr(sample, asked) is not None and getattr(sample, found) is not None
+def _row(number: int, sample: Sample, medium: Modality) -> Row:
+    content = getattr(sample, medium)
+    sha = "" if content is None else content_sha(content)
+    return Row(number, sample.id, medium, sha, sample.group or sample.id)
+
+
+def _items(samples: Sequence[Sample], kind: Modality, thing: Mapping[str, str]) -> dict[str, Any]:
+    """Id -> content of the samples that have one, the same of one thing once."""
+    once: dict[tuple[str, str], Sample] = {}
+    for sample in samples:
+        if (content := getattr(sample, kind)) is not None:
+            once.setdefault((thing[sample.id], content_sha(content) or sample.id), sample)
+    return {sample.id: getattr(sample, kind) for sample in once.values()}
 
 
 class Task(AbsTaskRetrieval):  # type: ignore[misc]  # untyped

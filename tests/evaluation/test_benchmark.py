@@ -216,6 +216,20 @@ def test_seadoc_is_pages_found_by_questions_and_pages_without_one_stay(suite: Pa
     assert task.metadata.main_score == "ndcg_at_10"
 
 
+def test_a_picture_with_two_captions_is_one_document_and_either_caption_is_right(
+    suite: Path,
+) -> None:
+    rows = [{"id": f"{i}", "image": f"{i // 2}.png", "text": f"caption {i}"} for i in range(4)]
+    (suite / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    there, back = tasks_of([f"local:{suite}/captions.jsonl"])
+    data = there.dataset["default"]["test"]
+    assert (len(data["queries"]), len(data["corpus"])) == (2, 4)
+    assert data["relevant_docs"]["q-0"] == {"d-0": 1, "d-1": 1}
+    data = back.dataset["default"]["test"]
+    assert (len(data["queries"]), len(data["corpus"])) == (4, 2)
+    assert data["relevant_docs"]["q-3"] == {"d-2": 1}
+
+
 def test_first_answers_are_hits_where_there_are_several_right_ones() -> None:
     """mteb's recall_at_1 divides by the number of right answers, and so is 0.2 at best of five."""
     row = {"recall_at_1": 0.2, "hit_rate_at_1": 1.0}
