@@ -73,11 +73,11 @@ class Encoder(AbsEncoder):  # type: ignore[misc]  # untyped
         Raises:
             SampleError: a row that cannot be shown; no row is left out of a benchmark.
         """
-        states = np.full((_count(inputs), self.checkpoint.dim), np.nan, np.float32)
-        for first, rows in _pieces(inputs, self.config.batch_size):
-            for at, kind in _kinds(rows, first).items():
-                shown = [self._show(row, kind, number) for number, row in at_rows(at, rows, first)]
-                states[list(at)] = self._states(shown)
+        states = np.full((len(inputs.dataset), self.checkpoint.dim), np.nan, np.float32)
+        for rows in _pieces(inputs.dataset, self.config.batch_size):
+            for kind, own in _kinds(rows).items():
+                shown = [self._show(row, kind, number) for number, row in own]
+                states[[number for number, _ in own]] = self._states(shown)
         norms = np.linalg.norm(states, axis=1, keepdims=True)
         if not (np.isfinite(norms) & (norms > 0)).all():
             raise SampleError("Expected finite states that are not zero, got others.")
@@ -167,15 +167,16 @@ def _short(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:SHORT]
 
 
-def _count(inputs: Any) -> int:
-    return len(inputs.dataset)
-
-
-def _pieces(inputs: Any, size: int) -> Iterator[tuple[int, list[Cells]]]:
-    """Number of the first row, and rows of a piece of the table, with media undecoded."""
-    table = _undecoded(inputs.dataset)
-    for first in range(0, len(table), size):
-        yield first, [table[i] for i in range(first, min(first + size, len(table)))]
+def _pieces(dataset: Any, size: int) -> Iterator[list[tuple[int, Cells]]]:
+    """Numbered rows piece by piece, media undecoded; texts alone go by length, to pad little."""
+    table = _undecoded(dataset)
+    order = list(range(len(table)))
+    columns = getattr(table, "column_names", ())
+    if "text" in columns and not set(columns) & set(MEDIA):
+        lengths = [len(text or "") for text in table["text"]]
+        order.sort(key=lengths.__getitem__)
+    for first in range(0, len(order), size):
+        yield [(number, table[number]) for number in order[first : first + size]]
 
 
 def _undecoded(table: Any) -> Any:
@@ -186,10 +187,10 @@ def _undecoded(table: Any) -> Any:
     return table
 
 
-def _kinds(rows: Sequence[Cells], first: int) -> dict[tuple[int, ...], Modality]:
-    """Places of the rows of a piece, kind by kind: one forward pass has one kind."""
-    found: dict[Modality, list[int]] = {}
-    for number, row in enumerate(rows, first):
+def _kinds(rows: Sequence[tuple[int, Cells]]) -> dict[Modality, list[tuple[int, Cells]]]:
+    """The rows of a piece, kind by kind: one forward pass has one kind."""
+    found: dict[Modality, list[tuple[int, Cells]]] = {}
+    for number, row in rows:
         media = [kind for kind in MEDIA if row.get(kind) is not None]
         if len(media) > 1:
             raise SampleError(
@@ -197,15 +198,8 @@ def _kinds(rows: Sequence[Cells], first: int) -> dict[tuple[int, ...], Modality]
                 f" {' and '.join(media)}: such tasks cannot be shown, leave them out."
             )
         kind: Modality = media[0] if media else "text"
-        found.setdefault(kind, []).append(number)
-    return {tuple(places): kind for kind, places in found.items()}
-
-
-def at_rows(
-    places: Sequence[int], rows: Sequence[Cells], first: int
-) -> Iterator[tuple[int, Cells]]:
-    """The rows at some places of the table, of a piece that begins at `first`."""
-    return ((number, rows[number - first]) for number in places)
+        found.setdefault(kind, []).append((number, row))
+    return found
 
 
 def _source(cell: Any) -> Any:
