@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# A process a core, a file of tests in one process: what a file's fixtures make is made once. Each
+# with one thread, or the processes fight over the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=logical --dist=loadfile
 
 # The stamp's name carries the checksum of what decides the environment, so a checkout that only
 # changed time stamps does not reinstall, and a change of a version does.
@@ -31,10 +34,10 @@ demo: $(STAMP) ## train, merge, capture, analyze and report on the embedded sand
 	$(BIN)/geomkit demo
 
 test: $(STAMP) ## run every test (browser and GPU tests skip where there is none, and say so)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 quick: $(STAMP) ## run the tests that are neither slow nor need a browser
-	$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
 
 check: $(STAMP) ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .

@@ -136,7 +136,7 @@ def analyze_run(
         probes=told.probes,
         probe_differences=told.probe_differences,
         skipped=run.skipped(),
-        provenance=_provenance(survey, records_of, probes.seed if probes else 0),
+        provenance=_provenance(survey, records_of, config, probes.seed if probes else 0),
         transfers=carried,
         bindings=told.bindings,
         drifts=told.drifts,
@@ -359,7 +359,10 @@ def _with_family(differences: Sequence[Difference]) -> Iterator[Difference]:
 
 
 def _provenance(
-    survey: Survey, records_of: Sequence[CheckpointRecord], seed: int
+    survey: Survey,
+    records_of: Sequence[CheckpointRecord],
+    config: AnalyzeConfig,
+    seed: int,
 ) -> Mapping[str, Any]:
     run = survey.run
     return {
@@ -369,14 +372,16 @@ def _provenance(
         "checkpoints": [asdict(record) for record in records_of],
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "seed": seed,
-        "commands": list(_commands(run, records_of)),
+        "commands": list(_commands(run, records_of, config)),
         "intervals": "95 %, paired by sample and clustered by group; verdicts are Holm-corrected "
         "over all headline metrics and modalities at final_norm; losses and probes are families of "
         "their own",
     }
 
 
-def _commands(run: Run, records_of: Sequence[CheckpointRecord]) -> Iterator[str]:
+def _commands(
+    run: Run, records_of: Sequence[CheckpointRecord], config: AnalyzeConfig
+) -> Iterator[str]:
     """What to type to make this run again, where checkpoints and data are where they were."""
     named = [("--ckpt", f"{r.name}={r.source.partition(' (')[0]}") for r in records_of]
     given = [*named, ("--data", run.plan.dataset), *run.plan.options]
@@ -386,6 +391,7 @@ def _commands(run: Run, records_of: Sequence[CheckpointRecord]) -> Iterator[str]
         if (value := getattr(records_of[0], name)) not in {"", getattr(CaptureConfig(), name)}
     ]
     yield f"geomkit capture {shlex.join(word for option in given for word in option if word)}"
+    yield f"geomkit analyze {shlex.join(config.options())}".rstrip()
     yield "geomkit report"
 
 

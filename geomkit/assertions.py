@@ -60,23 +60,33 @@ def assert_transfers(
     to: Sequence[str] = ("image", "audio"),
     site: str = SITE,
 ) -> None:
-    """The metric got clearly better in every one of these modalities, which training never saw.
+    """The metric got clearly better in what training saw, and in every one of these, unseen.
 
     Raises:
         CheckFailed: when one of them did not improve, or the data cannot tell.
-        UsageError: when training did see one of them, or the analysis has no such change.
+        UsageError: when no record says what training saw, when it did see one of these, or the
+            analysis has no such change.
     """
     __tracebackhide__ = True
     found = _open(source)
+    if not found.analysis.trained:
+        raise UsageError(
+            "Expected a record of what training saw, got none: without it no improvement is a "
+            "transfer; use assert_improved."
+        )
     seen = [m for m in to if m in found.analysis.trained]
     if seen:
         raise UsageError(
             f"Expected modalities that training did not see, got {listed(seen)}; "
             "use assert_improved for those."
         )
-    failures = {m: f for m in to if (f := _improvement_failure(found, metric, m, site, 0.0))}
+    asked = (*found.analysis.trained, *to)
+    failures = {m: f for m in asked if (f := _improvement_failure(found, metric, m, site, 0.0))}
     if failures:
-        first = f"GEOM {metric}@{site}: no transfer to {listed(list(failures))}"
+        missed = [m for m in to if m in failures]
+        first = f"GEOM {metric}@{site}: no transfer to {listed(missed)}"
+        if not missed:
+            first = f"GEOM {metric}@{site}: nothing to transfer, no gain in what training saw"
         told = [f"{f.line}\n{f.company}" for f in failures.values()]
         raise CheckFailed("\n".join([first, *told, found.where]))
 

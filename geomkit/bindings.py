@@ -93,6 +93,9 @@ def _numbers(media: Cells) -> str:
     given = media["r2_centred", "text"]
     if given.value is not None:
         told.append(f"{_number(given)} by the map once the means are given")
+    reach = media.get(("reach", "text"))
+    if reach is not None and reach.value is not None:
+        told.append(f"text's leading axes hold {reach.value:.0%} of its variance before")
     return f"R2 of its change is {'; '.join(told)}; n {media['r2', 'text'].n}"
 
 

@@ -381,13 +381,15 @@ def analyze(
 
     What was measured is kept beside the run: an interrupted analysis goes on where it was.
 
-    Example: geomkit analyze --metrics cone --metrics spectrum
+    Example: geomkit analyze --metrics cone,spectrum
     """
     from geomkit import stages, summary
 
     opened = stages.open_here(run)
     with progress(err) as shown:
         analysis = stages.analyze(opened, shown, parquet=parquet, **given)
+    for notice in summary.partial(analysis, opened.plan):
+        err.print(notice, markup=False)
     written = opened.beside("analysis.json")
     if as_json:
         out.print_json(written.read_text(encoding="utf-8"))
@@ -404,7 +406,9 @@ def compare(
     site: Annotated[str, typer.Option(help="Where the states were read.")] = "final_norm",
     trained: Annotated[
         list[str] | None,
-        typer.Option(help="Modality that training saw, repeatable; by default as recorded."),
+        typer.Option(
+            help="Modalities that training saw, as in text,image; by default as recorded."
+        ),
     ] = None,
     must_transfer: Annotated[
         bool,
@@ -422,7 +426,8 @@ def compare(
     from geomkit import contrasts, stages
     from geomkit.store import open_run
 
-    found = stages.compare(open_run(run), before, after, site, trained or ())
+    seen = [name for names in trained or () for name in names.split(",")]
+    found = stages.compare(open_run(run), before, after, site, seen)
     if as_json:
         out.print_json(contrasts.to_json(found))
     else:

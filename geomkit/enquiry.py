@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from geomkit.errors import UsageError
@@ -60,6 +60,22 @@ class AnalyzeConfig:
             raise UsageError(f"Expected memory above 0 GiB and finite, got {self.memory}.")
         if self.workers < 0:
             raise UsageError(f"Expected workers of 0 or more, got {self.workers}.")
+
+    def options(self) -> tuple[str, ...]:
+        """What to type to ask for the same numbers; with which means is left out."""
+        asked = {name: getattr(self, name) for name in ("metrics", "sites", "pooling", "probes")}
+        said = {
+            name: value if isinstance(value, str) else ",".join(value) or "none"
+            for name, value in asked.items()
+            if value != _default(name)
+        }
+        if self.memory != _default("memory"):  # it decides how many rows there are
+            said["memory"] = f"{self.memory:g}"
+        return tuple(word for name, value in said.items() for word in (f"--{name}", value))
+
+
+def _default(name: str) -> Any:
+    return next(f.default for f in fields(AnalyzeConfig) if f.name == name)
 
 
 def _listed(words: Sequence[str]) -> tuple[str, ...]:

@@ -64,7 +64,16 @@ def sentences(transfers: Sequence[Transfer]) -> Iterator[str]:
         return
     taught = listed(list(dict.fromkeys(t.trained for t in transfers if t.trained)))
     clauses = [
-        said.format(listed([m for m in found if found[m] == outcome]), taught)
+        said.format(
+            listed(
+                [
+                    m + _amounts(transfers, m) * (outcome == "reached")
+                    for m in found
+                    if found[m] == outcome
+                ]
+            ),
+            taught,
+        )
         for outcome, said in _SAID.items()
         if outcome in found.values()
     ]
@@ -72,6 +81,16 @@ def sentences(transfers: Sequence[Transfer]) -> Iterator[str]:
     for modality in found:
         told = [t for t in transfers if t.trained and t.untrained == modality]
         yield f"{modality}: {'; '.join(_grouped(told))}."
+
+
+def _amounts(transfers: Sequence[Transfer], modality: str) -> str:
+    """` (0.05 to 0.97 of the way)`: over the headline metrics that carried over; empty if none."""
+    own = [t for t in transfers if t.untrained == modality and t.verdict in CARRIED]
+    gone = [t.closed_ratio for t in own if t.metric in HEADLINE and t.closed_ratio is not None]
+    if not gone:
+        return ""
+    least, most = (_two(ratio) for ratio in (min(gone), max(gone)))
+    return f" ({least if least == most else f'{least} to {most}'} of the way of what was trained)"
 
 
 def _grouped(transfers: Sequence[Transfer]) -> Iterator[str]:

@@ -226,6 +226,7 @@ def analyze(run: Run, report: Progress, *, parquet: bool = False, **given: Any) 
     config = AnalyzeConfig(**given)
     analysis = analyze_run(run, config, probes=_probes(run, config), progress=report)
     run.write_analysis(analysis)
+    run.beside("analysis.parquet").unlink(missing_ok=True)  # of an analysis that is no more
     if parquet:
         tables.write_parquet(analysis, run.beside("analysis.parquet"))
     return run.read_analysis()  # as everyone reads it later: its mappings have the file's order

@@ -5,6 +5,7 @@ Every function takes records and gives back something rich can print; nothing is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,35 @@ MARK: Mapping[Status, tuple[str, str]] = {
 }
 
 
+def partial(analysis: Analysis, plan: Plan) -> Iterator[str]:
+    """What an analysis left out, a sentence each: of the run's rows, of what could be asked."""
+    rows: Mapping[str, int] = analysis.provenance.get("rows", {})
+    planned = Counter[str](row.modality for row in plan.rows)
+    skipped = Counter(row["modality"] for row in analysis.skipped)
+    short = [
+        f"{n} of {planned[m] - skipped[m]} {m}"
+        for m, n in rows.items()
+        if n < planned[m] - skipped[m]
+    ]
+    if short:
+        yield f"rows that fit into --memory: {', '.join(short)}; the others stayed out"
+    command = next((c for c in analysis.provenance["commands"] if "analyze --" in c), "")
+    if command:
+        yield (
+            f"analysis.json holds what `{command}` asks for; `geomkit analyze` alone makes the "
+            "whole, from what is kept"
+        )
+
+
 def verdict_table(analysis: Analysis) -> Table:
     """Metric x modality: before, after, difference with interval, chance, status."""
-    table = Table(header_style="bold", pad_edge=False, box=None)
+    ends = " -> ".join(dict.fromkeys((analysis.checkpoints[0], analysis.checkpoints[-1])))
+    pooling = analysis.provenance.get("pooling", "")
+    title = f"{ends} at {SITE}" + f", pooling {pooling}" * bool(pooling)
+    table = Table(header_style="bold", pad_edge=False, box=None, title=title, title_justify="left")
     for name in ("metric", "modality", "role"):
         table.add_column(name, no_wrap=True)
-    for name in ("before", "after", "difference [95 %]", "chance"):
+    for name in ("before", "after", "difference [95 %]", "chance or bound"):
         table.add_column(name, justify="right", no_wrap=name != "difference [95 %]")
     table.add_column("status", no_wrap=True)
     for verdict in analysis.verdicts:

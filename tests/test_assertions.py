@@ -120,7 +120,21 @@ def test_a_name_that_does_not_exist_is_a_usage_error_that_lists_what_does(runs):
 def test_transfer_names_every_modality_it_did_not_reach(runs):
     lines = failure(assert_transfers, runs["collapsed"])
     assert lines[0] == "GEOM mean_cosine@final_norm: no transfer to image and audio"
-    assert sum(line.startswith("GEOM mean_cosine@final_norm ") for line in lines) == 2
+    assert sum(line.startswith("GEOM mean_cosine@final_norm ") for line in lines) == 3  # text too
+
+
+def test_a_gain_in_the_unseen_alone_is_no_transfer(runs):
+    found = analysis_of(runs["good"])
+    kept = tuple(
+        dataclasses.replace(d, value=0.0, interval=Interval(-0.1, 0.1))
+        if (d.metric, d.modality) == ("mean_cosine", "text")
+        else d
+        for d in found.differences
+    )
+    lines = failure(assert_transfers, dataclasses.replace(found, differences=kept))
+    assert lines[0].endswith("nothing to transfer, no gain in what training saw")
+    with pytest.raises(UsageError, match="record of what training saw, got none"):
+        assert_transfers(dataclasses.replace(found, trained=()))
 
 
 def test_transfer_to_what_was_trained_on_is_no_transfer(runs):

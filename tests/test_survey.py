@@ -19,6 +19,7 @@ from geomkit.analyze import analyze_run, survey_of
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates import memory
+from geomkit.geometry import mean_cosine
 from geomkit.progress import silent
 from geomkit.store import create_run, open_run, pack_run
 from tests.synthetic_run import (
@@ -186,6 +187,54 @@ def test_a_new_run_in_the_folder_of_an_old_one_keeps_nothing_of_it(run):
     analyze_run(run, ONE)
     create_run(run.path, synthetic_plan(20), force=True)
     assert not run.kept().exists()
+
+
+def test_pairs_are_matched_by_id_whatever_the_order_of_the_plan(tmp_path):
+    """Texts stand in another order than their images, and carry the same states."""
+    plan = synthetic_plan(30)
+    places = [r.index for r in plan.rows if r.modality == "text"]
+    texts = [plan.rows[i] for i in places]
+    rows = list(plan.rows)
+    for place, text in zip(places, texts[::-1], strict=True):
+        rows[place] = dataclasses.replace(text, index=place)
+    run = create_run(tmp_path / "run", dataclasses.replace(plan, rows=tuple(rows)))
+    rng = np.random.default_rng(0)
+    own = {row.id: rng.standard_normal(32) for row in rows}
+    _written(run, "base", np.stack([own[row.id] for row in rows]).astype(np.float32))
+    found = analyze_run(run, ONE)
+    assert found.find("alignment", "final_norm", "image-text", "base").value < 1e-9
+    assert found.find("retrieval_r1", "final_norm", "image->text", "base").value == 1
+
+
+def test_outliers_are_those_of_the_reference_each_of_its_kind(tmp_path):
+    """Dimension 0 is far from zero, dimension 1 swings about it; in the second, 2 and 3 do."""
+    run = create_run(tmp_path / "run", synthetic_plan(40))
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((2, len(run.plan.rows), 12)).astype(np.float32)
+    states[0, :, 0] += 50
+    states[0, :, 1] *= 60
+    states[1, :, 2] += 50
+    states[1, :, 3] *= 60
+    for name, own in zip(("base", "lco"), states, strict=True):
+        _written(run, name, own)
+    survey = survey_of(run, ONE)
+    outliers = survey._outliers("final_norm")["image"]
+    assert 0 in outliers.cosine
+    assert 1 in outliers.variance
+    assert not {2, 3} & {*outliers.cosine[:1], *outliers.variance[:2]}
+    index = survey.indexes["image"]
+    kept = np.setdiff1d(np.arange(12), outliers.cosine)
+    survey.site("final_norm")
+    found = survey.found("lco", "final_norm", "image")["mean_cosine_ablated"]
+    assert found.value == pytest.approx(mean_cosine(states[1][index][:, kept]))
+
+
+def test_another_reference_is_another_key(run):
+    """What the ablated metrics leave out hangs on the first checkpoint, so the key does."""
+    survey = survey_of(run, ONE)
+    turned = dataclasses.replace(survey, checkpoints=survey.checkpoints[::-1])
+    assert survey._key("lco", "image") != turned._key("lco", "image")
+    assert survey._key("base", "image") != survey._key("lco", "image")
 
 
 def test_text_of_the_same_samples_is_a_unit_of_its_own(run):

@@ -441,7 +441,11 @@ def test_the_intervals_cover_when_states_make_the_metric():
 @pytest.mark.parametrize(
     ("images", "outcome", "told"),
     [
-        ((0.2, -3.0), "reached", "it transferred to image"),
+        (
+            (0.2, -3.0),
+            "reached",
+            "it transferred to image (1.00 of the way of what was trained)",
+        ),
         ((0.2, -0.5), "mixed", "the metrics disagree on image"),
         ((0.9, -0.5), "opposite", "the opposite happened in image"),
         ((0.8, -1.0), "not reached", "there is no clear transfer to image"),
@@ -488,7 +492,10 @@ def test_one_sentence_a_modality_with_the_share_of_each_metric():
         [TEXT, change("image", 0.8, 0.5, seed=2), change("audio", 0.8, 0.8, seed=3)], ("text",)
     )
     first, image, audio = sentences(found)
-    assert first == "Trained on text: it transferred to image; there is no clear transfer to audio."
+    assert first == (
+        "Trained on text: it transferred to image (0.50 of the way of what was trained); there is "
+        "no clear transfer to audio."
+    )
     assert image.startswith("image: transferred in part: mean cosine (0.50 of the way of text, 0.4")
     assert audio.startswith("audio: no clear transfer: mean cosine (0.00 of the way of text, -0.")
     assert not reached(found)

@@ -157,6 +157,10 @@ def scaled(x: Array, least: int = 2) -> Array:
 
 def matched(x: Array, y: Array) -> None:
     """Refuses two sets that cannot be paired row by row."""
+    if is_torch_array(x) != is_torch_array(y):
+        raise UsageError(
+            "Expected two NumPy arrays or two torch tensors, got one of each; convert one side."
+        )
     if x.shape[0] != y.shape[0]:
         raise UsageError(
             f"Expected paired rows, got {x.shape[0]} and {y.shape[0]}; "
