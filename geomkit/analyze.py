@@ -129,7 +129,7 @@ def analyze_run(
         modalities=survey.modalities,
         pairs=tuple(f"{medium}-text" for medium in survey.media),
         trained=trained,
-        headline=headline(judged, measurements, carried),
+        headline=headline(judged, measurements, carried, told.bindings),
         verdicts=judged,
         measurements=measurements,
         differences=differences,

@@ -258,8 +258,11 @@ def _sentence(
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, or a dash for nothing."""
-    return "-" if value is None else f"{value:.3g}"
+    """Three significant digits, or a dash for nothing; what is not quite 1 is not told as 1."""
+    if value is None:
+        return "-"
+    near = 0.9995 <= abs(value) < 1
+    return f"{value:.4f}" if near else f"{value:.3g}"
 
 
 def _spoken_verdicts(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from geomkit.bindings import judged
 from geomkit.compare import SITE, WORDS, checkpoints, joint, listed, number, sides
 from geomkit.transfer import NEAR, OPEN, PART
-from geomkit.types import Measurement, Status, Transfer, Verdict
+from geomkit.types import Binding, Measurement, Status, Transfer, Verdict
 
 _SPREAD = ("mean_cosine", "uniformity")
 """Metrics that together say whether states spread out; the first is quoted where both agree."""
@@ -38,6 +39,7 @@ def headline(
     verdicts: Sequence[Verdict],
     measurements: Sequence[Measurement],
     transfers: Sequence[Transfer] = (),
+    bindings: Sequence[Binding] = (),
 ) -> str:
     """What spread out, where that carried over, what retrieval says, which control moved.
 
@@ -65,8 +67,30 @@ def headline(
     clauses += _clauses(unseen, spread, ends, _TRANSFERRED if carried else _CHANGED)
     told = "; ".join(clauses) or "isotropy not measured"
     return " ".join(
-        [f"{subject}: {told}.", *_retrieval(verdicts), *_price(verdicts), *_controls(verdicts)]
+        [
+            f"{subject}: {told}.",
+            *_retrieval(verdicts),
+            *_bound([b for b in bindings if b.after == names[-1]]),
+            *_price(verdicts),
+            *_controls(verdicts),
+        ]
     )
+
+
+def _bound(bindings: Sequence[Binding]) -> list[str]:
+    """Whether one affine law of text says what happened elsewhere, where the test could tell."""
+    found = list(judged(bindings))
+    clauses = {
+        "holds": "foretells the change of {}",
+        "holds in part": "foretells the change of {} in part",
+        "does not hold": "does not foretell the change of {}",
+    }
+    told = [
+        said.format(listed([j.modality for j in found if j.word == word]))
+        for word, said in clauses.items()
+        if any(j.word == word for j in found)
+    ]
+    return [f"A map fitted on text {' and '.join(told)}."] if told else []
 
 
 def _isotropy(verdicts: Sequence[Verdict], modality: str) -> Status:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from geomkit import compare
 from geomkit.bindings import judged
 from geomkit.drifts import drift_sentences
 from geomkit.sites import described
@@ -152,7 +153,7 @@ def _changed(differences: Sequence[Difference], metric: str, modality: str) -> D
 
 def number(value: float | None) -> str:
     """Three significant digits with a real minus sign; a dash when there is none."""
-    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+    return "–" if value is None else compare.number(value).replace("-", "−")
 
 
 def difference(change: Difference | None) -> str:

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from geomkit.compare import LEAST, WORDS, adjusted, joint, listed, p_value, verdicts
+from geomkit.compare import LEAST, WORDS, adjusted, joint, listed, number, p_value, verdicts
 from geomkit.estimates import METRICS
 from geomkit.headline import headline
 from geomkit.transfer import FULL, OPEN, PART
-from geomkit.types import Difference, Interval, Measurement, ProbeResult, Transfer
+from geomkit.types import Binding, Difference, Interval, Measurement, ProbeResult, Transfer
 
 BETTER = {
     "mean_cosine": "lower",
@@ -352,3 +352,46 @@ def test_the_headline_tells_the_amount_where_it_adds_something(verdict, ratio, t
     assert told in headline(found, measured, [share("text"), other])
     two = headline(found, measured, [share("text"), share("audio")])
     assert "image (mean cosine 0.5 -> 0.35)" in two
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(None, "-"), (1.0, "1"), (0.9999, "0.9999"), (-0.99996, "-1.0000"), (0.98765, "0.988")],
+)
+def test_what_is_not_quite_one_is_not_told_as_one(value, told):
+    assert number(value) == told
+
+
+def test_the_headline_says_whether_text_foretells_what_happened():
+    def cells(modality, mapped, own):
+        values = {
+            ("r2", "text"): mapped, ("r2", "own"): own, ("r2", "text-shift"): mapped,
+            ("r2", "shift"): 0.0, ("r2_centred", "text"): mapped, ("r2_centred", "own"): own,
+        }  # fmt: skip
+        return [
+            Binding(
+                "base",
+                "lco",
+                "final_norm",
+                modality,
+                quantity,
+                predictor,
+                value,
+                Interval(value - 0.1, value + 0.1),
+                50,
+                50,
+            )
+            for (quantity, predictor), value in values.items()
+        ]
+
+    measured = [
+        Measurement("mean_cosine", name, "final_norm", "image", 0.5, None, 0.0, "lower", 100)
+        for name in ("base", "lco")
+    ]
+    found = [*cells("text", 0.9, 0.9), *cells("image", 0.8, 0.9), *cells("audio", -3.0, 0.9)]
+    told = headline([], measured, bindings=found)
+    assert (
+        "A map fitted on text foretells the change of image and does not foretell the change of "
+        "audio." in told
+    )
+    assert "A map" not in headline([], measured)
