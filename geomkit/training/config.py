@@ -50,6 +50,14 @@ def _doc(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+NOT_NEGATIVE = (
+    "generative", "kl", "spike", "collapse", "save_steps", "geometry_every", "steps",
+    "warmup_steps", "weight_decay", "workers", "seed",
+)  # fmt: skip
+SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial")
+"""Schedules that need no further numbers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """Everything that decides the adapter, given the base and the pairs."""
@@ -65,7 +73,9 @@ class TrainConfig:
         "linear layers of a decoder block that get a LoRA branch",
     )
     learning_rate: float = _doc(4e-4, "peak learning rate of AdamW")
-    schedule: str = _doc("cosine", "learning-rate schedule after the warm-up")
+    schedule: str = _doc(
+        "cosine", f"learning-rate schedule after the warm-up: {', '.join(SCHEDULES)}"
+    )
     warmup_steps: int = _doc(100, "steps of linear warm-up")
     weight_decay: float = _doc(0.0, "weight decay of AdamW")
     max_grad_norm: float = _doc(1.0, "gradient norm is clipped to this")
@@ -121,9 +131,13 @@ class TrainConfig:
         """Refuse options that would do nothing with the method."""
         if self.method not in METHODS:
             raise UsageError(f"Expected a method of {', '.join(METHODS)}, got {self.method!r}.")
-        for name in ("generative", "kl", "spike", "collapse", "save_steps", "geometry_every"):
+        for name in NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise UsageError(f"Expected {name} of 0 or more, got {getattr(self, name)}.")
+        if self.schedule not in SCHEDULES:
+            raise UsageError(
+                f"Expected a schedule of {', '.join(SCHEDULES)}, got {self.schedule!r}."
+            )
         if self.train_towers and self.method != "clip":
             raise UsageError(f"Expected --train-towers with method clip, got {self.method}.")
         if self.kl and self.method in ("linear", "clip"):

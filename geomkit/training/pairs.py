@@ -253,10 +253,20 @@ def _pair(row: Mapping[str, Any]) -> tuple[TextPair | None, str]:
         return None, "not text"
     if not texts["anchor"] or not texts["positive"] or texts["negative"] == "":
         return None, "empty"
+    if not all(_whole(v) for v in texts.values() if isinstance(v, str)):
+        return None, "half a character"  # a lone surrogate, as JSON can write one
     if texts["negative"] is not None and texts["negative"] in (texts["anchor"], texts["positive"]):
         return None, "negative equal to its pair"
     group = "" if texts["group"] is None else str(texts["group"])
     return TextPair(texts["anchor"], texts["positive"], texts["negative"], group), ""
+
+
+def _whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _value(row: Mapping[str, Any], names: Sequence[str]) -> Any:

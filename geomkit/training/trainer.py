@@ -188,7 +188,7 @@ def _kept(
     """The folder of kept checkpoints, made by this very training or made now; None without any.
 
     Raises:
-        TrainingError: it was made by a training that differs.
+        TrainingError: it was made by a training that differs, or by something else.
     """
     if not config.save_steps:
         return None
@@ -196,6 +196,11 @@ def _kept(
     now = json.loads(json.dumps(same))  # tuples are lists there
     stamp = out / KEPT / RESUME
     if not stamp.is_file():
+        if stamp.parent.exists() and any(stamp.parent.iterdir()):
+            raise TrainingError(
+                f"Expected {stamp.parent} to be missing, empty or of this training, got a folder "
+                "that it did not make: choose another --out."
+            )
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps(now, sort_keys=True), encoding="utf-8")
         return stamp.parent

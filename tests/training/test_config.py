@@ -49,3 +49,19 @@ def test_impossible_values_are_refused(overrides: dict[str, Any], message: str) 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(UsageError, match="preset of lco-text, lco-released, e5v, sandbox"):
         TrainConfig.of("lco")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("schedule", "foo", "a schedule of cosine, linear"),
+        ("warmup_steps", -3, "warmup_steps of 0 or more"),
+        ("weight_decay", -1.0, "weight_decay of 0 or more"),
+        ("steps", -5, "steps of 0 or more"),
+        ("workers", -1, "workers of 0 or more"),
+        ("seed", -1, "seed of 0 or more"),
+    ],
+)
+def test_values_that_a_library_would_refuse_later_are_refused_now(field, value, told):
+    with pytest.raises(UsageError, match=told):
+        TrainConfig.of("lco-text", **{field: value})

@@ -157,3 +157,14 @@ def test_a_dataset_with_media_or_without_the_columns_is_refused(tmp_path: Path) 
     other = saved(tmp_path / "other", train=[{"premise": "a", "hypothesis": "b"}])
     with pytest.raises(TrainingError, match="1 missing column"):
         load_pairs(f"hf:{other}")
+
+
+def test_half_a_character_is_counted_and_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        '{"anchor": "a \\ud800", "positive": "b"}\n{"anchor": "c", "positive": "d"}\n',
+        encoding="utf-8",
+    )
+    found = load_pairs(str(path))
+    assert found.dropped == {"half a character": 1}
+    assert len(found.pairs) == 1

@@ -125,6 +125,17 @@ def test_another_training_does_not_go_on_from_it(
         train(config, base, pairs, out)
 
 
+def test_a_folder_that_it_did_not_make_is_left_alone(
+    config: TrainConfig, base: Path, pairs: tuple[TextPair, ...], tmp_path: Path
+) -> None:
+    precious = tmp_path / "out" / "checkpoints" / "checkpoint-500" / "precious"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    with pytest.raises(TrainingError, match="a folder that it did not make"):
+        train(config, base, pairs, tmp_path / "out")
+    assert precious.exists()
+
+
 def test_nothing_is_kept_where_nothing_is_asked_for(
     config: TrainConfig, base: Path, pairs: tuple[TextPair, ...], tmp_path: Path
 ) -> None:
