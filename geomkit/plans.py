@@ -212,8 +212,13 @@ def _options(config: CaptureConfig) -> tuple[tuple[str, str], ...]:
         (_flag(name), str(one).replace("\n", "\\n"))
         for name, value in given.items()
         if value != getattr(usual, name)
-        for one in ("",) * (value is True) or (value if isinstance(value, tuple) else (value,))
+        for one in ("",) * (value is True) or _each(value)
     )
+
+
+def _each(value: Any) -> Sequence[Any]:
+    """A list or tuple as it is, as the command line or Python give it; anything else as one."""
+    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _row(index: int, sample: Sample, modality: Modality) -> Row:

@@ -25,6 +25,7 @@ SAMPLES = [Sample(id=str(i), text=f"text {i}", image=f"{i}.png") for i in range(
         {"prompt": "Name the {modality}:\\nin a word"},
         {"sites": ("block_02", "final_norm")},
         {"poolings": ("mean",)},
+        {"modalities": ["text"], "sites": ["block_02", "final_norm"]},  # as the command line has it
         {"batch_size": 4},
         {"batch_tokens": 100},
         {"shard_batches": 3},

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from geomkit.errors import DegenerateInput
-from geomkit.statistics.intervals import LEAST_GROUPS, interval, p_value
+from geomkit.statistics.intervals import interval, p_value
 from geomkit.statistics.shares import Estimate, require_alike
 from geomkit.types import Interval
 
@@ -115,10 +115,10 @@ def _joint_level(estimates: Sequence[Estimate], level: float, draws: int, seed: 
 def _flipped(estimates: Sequence[Estimate], draws: int, seed: int) -> NDArray[np.float64]:
     """|t| of each estimate as if its value were zero, in each draw of signs, `(draws, family)`."""
     require_alike(estimates)
-    if len(estimates[0].shares) < LEAST_GROUPS:
+    if len(estimates[0].shares) < 2:
         raise DegenerateInput(
-            f"Expected at least {LEAST_GROUPS} groups for a family of tests, got "
-            f"{len(estimates[0].shares)}; give more samples that are not copies of each other."
+            "Expected at least 2 groups for a family of tests, got 1; give more samples that are "
+            "not copies of each other."
         )
     shares = np.stack([e.shares - e.shares.mean() for e in estimates], axis=1)
     clusters = len(shares)

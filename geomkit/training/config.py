@@ -73,9 +73,7 @@ class TrainConfig:
         "linear layers of a decoder block that get a LoRA branch",
     )
     learning_rate: float = _doc(4e-4, "peak learning rate of AdamW")
-    schedule: str = _doc(
-        "cosine", f"learning-rate schedule after the warm-up: {', '.join(SCHEDULES)}"
-    )
+    schedule: str = _doc("cosine", "learning-rate schedule after the warm-up")
     warmup_steps: int = _doc(100, "steps of linear warm-up")
     weight_decay: float = _doc(0.0, "weight decay of AdamW")
     max_grad_norm: float = _doc(1.0, "gradient norm is clipped to this")
