@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ class TokenPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(ABC):
     """A plan and the states captured under it; a form of a run says where its parts are."""
 
     path: Path
@@ -97,33 +98,33 @@ class Reading:
 
     # ------------------------------------------------------------------------- what a form says
 
+    @abstractmethod
     def entries(self) -> tuple[Entry, ...]:
         """The entries of all checkpoints in capture order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def captured(self) -> tuple[CheckpointRecord, ...]:
         """The checkpoints that have every shard, in capture order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parts(self, checkpoint: str) -> Iterator[Part]:
         """The checked parts of a complete checkpoint. Raises StoreError at what is not there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def token_part(self, checkpoint: str, index: int) -> TokenPart:
         """The token states that hold row `index` of the plan. Raises StoreError if none do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receipts(self, checkpoint: str) -> tuple[Receipt, ...]:
         """The receipts of the shards that are there, in their order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def beside(self, name: str) -> Path:
         """Where a file that is made from the run goes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept(self) -> Path:
         """The folder of what was worked out of the run and can be worked out again."""
-        raise NotImplementedError
 
     # ----------------------------------------------------------------------------- checkpoints
 
