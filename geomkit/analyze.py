@@ -24,7 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from geomkit import crew, estimates
-from geomkit.compare import LEVEL, SITE, adjusted, key, verdicts
+from geomkit.claims import LEVEL
+from geomkit.compare import SITE, adjusted, key, verdicts
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.estimates import Device, Result

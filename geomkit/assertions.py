@@ -20,7 +20,8 @@ from typing import Any
 
 from geomkit import estimates
 from geomkit.analyze import analyze_run, complete, stored_analysis, weights
-from geomkit.compare import LEAST, SITE, listed, negligible, number
+from geomkit.claims import LEAST, negligible
+from geomkit.compare import SITE, listed, number
 from geomkit.errors import CheckFailed, DegenerateInput, UsageError
 from geomkit.geometry.rows import as_rows, on_host
 from geomkit.statistics import interval

@@ -1,17 +1,8 @@
 """Before and after: which changes are clear, and did they reach what training never saw?
 
-A verdict is about one metric in one modality at the final norm:
-
-    PASS     clearly better, after Holm's correction over all tests of its family
-    FAIL     clearly worse, after the same correction
-    WARN     no clear change: the interval holds zero, the correction takes it away, or it is less
-             than rounding can do
-    NOT RUN  the metric is not defined here, or there is nothing to compare with
-    info     no claim either way: a trade-off, or a negative control that stayed as it was
-
-Distances between modalities (alignment, gap) are never judged without uniformity: when states
-spread over the sphere every distance grows, and when they collapse everything meets; neither says
-anything about the pairs.
+A verdict is about one metric in one modality at the final norm, in the words of `claims`; what is
+clear stays so after Holm's correction over all tests of its family. A negative control that stayed
+as it was is `info`, one that moved either way is `WARN`.
 """
 
 from __future__ import annotations
@@ -22,12 +13,11 @@ from typing import Literal
 
 from scipy.special import stdtr, stdtrit
 
+from geomkit.claims import DISTANCES, LEAST, LEVEL, judged, negligible, tempered
 from geomkit.statistics import holm
 from geomkit.types import Difference, Measurement, ProbeResult, Status, Verdict
 
 SITE = "final_norm"
-LEVEL = 0.05
-"""Error rate of a whole family of tests."""
 
 WORDS: Mapping[str, str] = {
     "mean_cosine": "mean cosine",
@@ -43,40 +33,6 @@ WORDS: Mapping[str, str] = {
 
 HEADLINE = tuple(metric for metric in WORDS if metric != "generative_loss")
 """Metrics of the family of headline tests."""
-
-LEAST: Mapping[str, float] = {
-    "mean_cosine": 1e-3,
-    "uniformity": 1e-3,
-    "effective_rank": 1e-2,
-    "alignment": 1e-3,
-    "modality_gap": 1e-3,
-    "mutual_knn": 1e-3,
-    "generative_loss": 1e-3,
-    "mean_cosine_ablated": 1e-3,
-    "cosine_contribution": 1e-3,
-    "mean_norm_share": 1e-3,
-    "self_cluster": 1e-3,
-    "participation_ratio": 1e-2,
-    "iso_score": 1e-4,
-    "rank_me": 1e-2,
-    "stable_rank": 1e-2,
-    "spectral_decay": 1e-3,
-    "vendi_score": 1e-2,
-    "hubness": 1e-2,
-    "robin_hood": 1e-3,
-    "two_nn": 1e-2,
-    "modality_gap_plug_in": 1e-3,
-    "relative_modality_gap": 1e-3,
-    "cknna": 1e-3,
-    "linear_cka": 1e-3,
-    "linear_cka_ablated": 1e-3,
-    "gallery_hubness": 1e-3,
-}
-"""Changes below these are none, however sure: merging an adapter into float16 weights moves every
-state by 1e-4 of its length, and many samples make any shift significant."""
-
-DISTANCES = ("alignment", "modality_gap", "modality_gap_plug_in")
-"""Distances on the sphere, which grow when the states spread."""
 
 Role = Literal["trained", "untrained", "control"]
 Key = tuple[str, str, str, str]  # metric, site, modality, after
@@ -168,22 +124,6 @@ def corrected(family: Sequence[Difference]) -> dict[Key, float]:
     return {names[name]: p for name, p in holm_p.items()}
 
 
-def judged(difference: Difference, p: Mapping[Key, float]) -> Status:
-    """PASS or FAIL for a change that stays clear in its family, WARN for none, NOT RUN without."""
-    if difference.value is None or difference.interval is None:
-        return "NOT RUN"
-    if difference.improved is None or negligible(difference):
-        return "WARN"
-    if p.get(key(difference), 0.0) >= LEVEL:
-        return "WARN"
-    return "PASS" if difference.improved else "FAIL"
-
-
-def negligible(difference: Difference) -> bool:
-    """Is the change smaller than what rounding can do to this metric?"""
-    return abs(difference.value or 0.0) < LEAST.get(difference.metric, 0.0)
-
-
 def _metric_verdicts(
     measurements: Sequence[Measurement],
     differences: Sequence[Difference],
@@ -201,11 +141,11 @@ def _metric_verdicts(
             only = f"{WORDS[metric]} of {modality}: one checkpoint, nothing to compare."
             yield Verdict(metric, modality, role, "NOT RUN", only)
             continue
-        status = judged(change, p)
+        status = judged(change, p.get(key(change)))
         sentence = _sentence(change, values, p)
         if metric in DISTANCES:
             spread = changes.get(("uniformity", medium_of(modality)))
-            status = tempered(status, judged(spread, p) if spread else "NOT RUN")
+            status = tempered(status, judged(spread, p.get(key(spread))) if spread else "NOT RUN")
             sentence += f" Read with {_sentence(spread, values, p)}" if spread else ""
         yield Verdict(metric, modality, role, status, sentence)
 
@@ -214,11 +154,6 @@ def _heads(measurement: Measurement) -> bool:
     """Does this measurement belong in the verdict table?"""
     m = measurement
     return m.metric in WORDS and m.site == ("lm_head" if m.metric == "generative_loss" else SITE)
-
-
-def tempered(distance: Status, uniformity: Status) -> Status:
-    """A distance's status once uniformity is known: a spread or a collapse explains it away."""
-    return "info" if {distance, uniformity} == {"PASS", "FAIL"} else distance
 
 
 def _role(modality: str, trained: Sequence[str]) -> Literal["trained", "untrained"]:
@@ -274,7 +209,7 @@ def _spoken_verdicts(
     p = corrected(family)
     for direction in dict.fromkeys(d.modality for d in family):
         tests = [d for d in family if d.modality == direction]
-        found = {d.metric.removeprefix("probe:"): judged(d, p) for d in tests}
+        found = {d.metric.removeprefix("probe:"): judged(d, p.get(key(d))) for d in tests}
         better = [name for name, status in found.items() if status == "PASS"]
         worse = [name for name, status in found.items() if status == "FAIL"]
         status = joint(found.values())
@@ -299,7 +234,7 @@ def _control_verdicts(
         if r.site == SITE
     }
     for d in family:
-        status = judged(d, p)
+        status = judged(d, p.get(key(d)))
         ends = [accuracy.get((d.metric, d.modality, c)) for c in (d.before, d.after)]
         from_to = " -> ".join(number(r.accuracy if r else None) for r in ends)
         name = f"{d.metric.removeprefix('probe:')} ({d.modality}), which no caption names"

@@ -16,18 +16,8 @@ from functools import cache
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.analyze import paired_changes, survey_of, trained_on
-from geomkit.compare import (
-    DISTANCES,
-    HEADLINE,
-    SITE,
-    Key,
-    in_families,
-    judged,
-    key,
-    listed,
-    medium_of,
-    tempered,
-)
+from geomkit.claims import claim, judged
+from geomkit.compare import HEADLINE, SITE, Key, in_families, key, listed, medium_of
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates import Result
@@ -174,18 +164,14 @@ def _contrasts(changes: Sequence[Change]) -> Iterator[Contrast]:
     changes = [c for c in changes if "@" not in c.record.modality]
     differences = [c.record for c in changes]
     p = in_families(differences)
-    spread = {d.modality: judged(d, p) for d in differences if d.metric == "uniformity"}
+    spread = {d.modality: judged(d, p.get(key(d))) for d in differences if d.metric == "uniformity"}
     for c in changes:
         ends = (_value(c.before), _value(c.after))
         yield Contrast(c.record, *ends, p.get(key(c.record)), _status(c.record, p, spread))
 
 
 def _status(d: Difference, p: Mapping[Key, float], spread: Mapping[str, Status]) -> Status:
-    if d.better == "neither":
-        return "NOT RUN" if d.value is None else "info"
-    if d.metric in DISTANCES:
-        return tempered(judged(d, p), spread.get(medium_of(d.modality), "NOT RUN"))
-    return judged(d, p)
+    return claim(d, p.get(key(d)), spread.get(medium_of(d.modality), "NOT RUN"))
 
 
 def _value(result: Result) -> float | None:
@@ -209,9 +195,9 @@ def _sizes(metrics: Sequence[str]) -> str:
     return listed([*told, *([f"{len(metrics) - headline} others"] * (len(metrics) > headline))])
 
 
-def measured(run: Run) -> Estimates:
+def measured(run: Run, config: AnalyzeConfig | None = None) -> Estimates:
     """The estimates of a run: those that are kept, and the others made first, a site at a time."""
-    survey = survey_of(run, AnalyzeConfig())
+    survey = survey_of(run, config or AnalyzeConfig())
 
     @cache
     def make(site: str) -> None:

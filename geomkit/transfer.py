@@ -43,16 +43,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from geomkit.compare import (
-    DISTANCES,
-    LEVEL,
-    in_families,
-    key,
-    listed,
-    negligible,
-    number,
-    sides,
-)
+from geomkit.claims import DISTANCES, LEVEL, negligible
+from geomkit.compare import in_families, key, listed, number, sides
 from geomkit.errors import DegenerateInput
 from geomkit.types import Difference, Interval, Transfer
 from geomkit.ways import Change, alike, arrived, closed, defined, ratio_of, unfair_reason

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from geomkit import statistics
-from geomkit.compare import LEAST, listed, number
+from geomkit.claims import LEAST
+from geomkit.compare import listed, number
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import Estimate
 from geomkit.types import Difference, Interval

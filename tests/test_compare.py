@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from geomkit.compare import LEAST, WORDS, adjusted, joint, listed, number, p_value, verdicts
+from geomkit.claims import LEAST
+from geomkit.compare import WORDS, adjusted, joint, listed, number, p_value, verdicts
 from geomkit.estimates import METRICS
 from geomkit.headline import headline
 from geomkit.transfer import FULL, OPEN, PART
@@ -159,7 +160,8 @@ def test_a_change_that_rounding_can_make_is_none(metric, least):
     """Merging an adapter into float16 files moves a mean cosine by 4e-6, and 560 samples see it."""
     site = "lm_head" if metric == "generative_loss" else "final_norm"
     for size, statuses in ((0.9 * least, {"WARN"}), (1.1 * least, {"PASS", "FAIL"})):
-        found, _ = judge(change(metric, "image-text", -size, half=size / 10, site=site))
+        moved = change(metric, "image-text", -size, half=size / 10, site=site)
+        found, _ = judge(moved, change("uniformity", "image", 0.0))  # distances are read with it
         verdict = found[metric, "image-text"]
         assert verdict.status in statuses
         assert ("can be rounding" in verdict.sentence) is (verdict.status == "WARN")
@@ -185,6 +187,9 @@ def test_losses_are_corrected_as_a_family_of_their_own():
         (-0.3, -0.5, "PASS"),
         (+0.3, +0.5, "FAIL"),
         (-0.3, 0.0, "PASS"),
+        (-0.3, None, "info"),
+        (+0.3, None, "info"),
+        (0.0, None, "WARN"),
     ],
 )
 def test_a_distance_is_never_judged_without_uniformity(metric, distance, uniformity, status):
