@@ -399,6 +399,7 @@ def analyze(
 
 
 @app.command()
+@options(AnalyzeConfig, skip=("metrics", "sites", "probes", "readout", "workers"))
 def compare(
     run: Annotated[Path, typer.Argument(help="Run folder or packed run.")],
     before: Annotated[str, typer.Argument(help="Checkpoint to compare with.")],
@@ -418,6 +419,7 @@ def compare(
         ),
     ] = False,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Compare any two checkpoints of a run: differences, and what carried over to the untrained.
 
@@ -427,7 +429,7 @@ def compare(
     from geomkit.store import open_run
 
     seen = [name for names in trained or () for name in names.split(",")]
-    found = stages.compare(open_run(run), before, after, site, seen)
+    found = stages.compare(open_run(run), before, after, site, seen, **given)
     if as_json:
         out.print_json(contrasts.to_json(found))
     else:

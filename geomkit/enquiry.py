@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from geomkit.errors import UsageError
 
 PROBES = ("linear", "mdl", "separability", "binding", "drift")
 """Linear probes, label bits, modalities told apart, the binding test, how far states moved."""
+
+Readout = Literal["multinomial", "ridge"]
 
 ASKED, MEANS = "What is measured", "Means"
 
@@ -38,6 +40,12 @@ class AnalyzeConfig:
     probes: tuple[str, ...] = _doc(
         ASKED, PROBES, f"Probes to train ({', '.join(PROBES)}), or none."
     )
+    readout: Readout = _doc(  # noqa: RUF009 a field, like the others; ruff knows plain types only
+        ASKED,
+        "multinomial",
+        "How linear probes read a state: multinomial, or ridge, which is many times faster and "
+        "sees less of what is lost.",
+    )
     memory: float = _doc(
         MEANS, 2.0, "Most memory in GiB, of all processes together; rows that do not fit stay out."
     )
@@ -56,6 +64,10 @@ class AnalyzeConfig:
         for part in self.probes:
             if part not in PROBES:
                 raise UsageError(f"Expected probes of {', '.join(PROBES)} or none, got {part!r}.")
+        if self.readout not in get_args(Readout):
+            raise UsageError(
+                f"Expected readout {' or '.join(get_args(Readout))}, got {self.readout!r}."
+            )
         if not 0 < self.memory < math.inf:
             raise UsageError(f"Expected memory above 0 GiB and finite, got {self.memory}.")
         if self.workers < 0:
@@ -63,7 +75,8 @@ class AnalyzeConfig:
 
     def options(self) -> tuple[str, ...]:
         """What to type to ask for the same numbers; with which means is left out."""
-        asked = {name: getattr(self, name) for name in ("metrics", "sites", "pooling", "probes")}
+        named = ("metrics", "sites", "pooling", "probes", "readout")
+        asked = {name: getattr(self, name) for name in named}
         said = {
             name: value if isinstance(value, str) else ",".join(value) or "none"
             for name, value in asked.items()

@@ -242,7 +242,7 @@ def _probes(run: Run, config: AnalyzeConfig) -> Probes | None:
     if not config.probes:
         return None
     pooling = config.pooling or run.plan.poolings[0]
-    asked = ProbeConfig(pooling=pooling, parts=config.probes)
+    asked = ProbeConfig(pooling=pooling, parts=config.probes, readout=config.readout)
     at = functools.partial(probe_site, config=asked)
     return Probes(at, probed_sites(run), repr(asked), asked.seed)
 
@@ -274,11 +274,15 @@ def report_path(runs: Sequence[Run]) -> Path:
     return Path(f"report-{'-'.join(run.path.stem for run in runs)}.html")
 
 
-def compare(run: Run, before: str, after: str, site: str, trained: Sequence[str]) -> Comparison:
+def compare(
+    run: Run, before: str, after: str, site: str, trained: Sequence[str], **given: Any
+) -> Comparison:
     """Any two checkpoints of a run at one site: differences, transfer, and the outcome in words."""
     from geomkit.comparison import compare_checkpoints, measured
+    from geomkit.enquiry import AnalyzeConfig
 
-    return compare_checkpoints(run, measured(run), before, after, site=site, trained=trained)
+    found = measured(run, AnalyzeConfig(**given))
+    return compare_checkpoints(run, found, before, after, site=site, trained=trained)
 
 
 def report(

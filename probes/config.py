@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from geomkit.enquiry import PROBES, Readout
 from geomkit.errors import UsageError
-
-Readout = Literal["multinomial", "ridge"]
-
-PARTS = ("linear", "mdl", "separability", "binding", "drift")
-"""Linear probes, label bits, modalities told apart, the binding test, how far states moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +18,7 @@ class ProbeConfig:
     seed: int = 0  # of the split, of the shuffled labels, of the order in which labels are sent
     readout: Readout = "multinomial"
     penalty: float | None = None  # of |w|^2, inputs at unit variance; None: by cross-validation
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = PROBES
 
     def __post_init__(self) -> None:
         """Refuses a part or a read-out that does not exist.
@@ -32,7 +27,7 @@ class ProbeConfig:
             UsageError: naming those that do.
         """
         for part in self.parts:
-            if part not in PARTS:
-                raise UsageError(f"Expected probe parts of {', '.join(PARTS)}, got {part!r}.")
+            if part not in PROBES:
+                raise UsageError(f"Expected probe parts of {', '.join(PROBES)}, got {part!r}.")
         if self.readout not in ("multinomial", "ridge"):
             raise UsageError(f"Expected readout multinomial or ridge, got {self.readout!r}.")

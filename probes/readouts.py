@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifier
 
+from geomkit.enquiry import Readout
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import folds_of
 from probes.affine import decompose, left_out
-from probes.config import Readout
 from probes.logistic import Softmax, fit_softmax, hits_by_penalty
 from probes.tasks import Labels
 

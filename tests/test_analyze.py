@@ -8,12 +8,13 @@ import pytest
 from pydantic import TypeAdapter
 from threadpoolctl import threadpool_limits
 
-from geomkit import estimates
+from geomkit import estimates, stages
 from geomkit.analyze import Probes, analyze_run, complete, survey_of, trained_on
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.generative import generative_loss
 from geomkit.geometry import uniformity_floor
+from geomkit.progress import silent
 from geomkit.store import records
 from geomkit.types import Analysis, Findings
 from tests.synthetic_run import (
@@ -286,3 +287,14 @@ def test_the_record_says_where_the_numbers_come_from(run, analysis):
     assert [c["name"] for c in made["checkpoints"]] == ["base", "lco"]
     assert {"python", "numpy", "scipy", "scikit-learn", "geomkit"} <= set(made["versions"])
     assert dataclasses.asdict(run.checkpoints()[0]) == made["checkpoints"][0]
+
+
+def test_the_readout_of_the_probes_is_the_one_asked_for(tmp_path):
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=40)
+    asked = {"sites": ("final_norm",), "probes": ("linear",), "workers": 1}
+    plain = stages.analyze(run, silent, **asked)
+    ridge = stages.analyze(run, silent, readout="ridge", **asked)
+    assert {p.penalty for p in ridge.probes} - {p.penalty for p in plain.probes}
+    assert any("--readout ridge" in word for word in ridge.provenance["commands"])
+    with pytest.raises(UsageError, match="readout multinomial or ridge, got 'lasso'"):
+        AnalyzeConfig(readout="lasso")

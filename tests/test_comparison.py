@@ -119,6 +119,15 @@ def test_the_command_says_what_was_planted(tmp_path, geomkit, world):
     assert geomkit(*asked, "--fail-unless-transfer")[0] == code
 
 
+def test_the_command_measures_the_pooling_that_is_asked_for(tmp_path, geomkit):
+    planted(tmp_path / "run")
+    asked = ("compare", tmp_path / "run", "base", "lco", "--pooling")
+    assert geomkit(*asked, "last")[0] == 0
+    code, _, err = geomkit(*asked, "mean")
+    assert code == 2
+    assert "Expected a pooling of the run (last), got 'mean'" in " ".join(bare(err).split())
+
+
 def test_the_verdicts_of_the_planted_worlds(tmp_path):
     def of(name, **geometries):
         run = planted(tmp_path / name, **geometries)

@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
+from geomkit.enquiry import PROBES
 from geomkit.errors import StoreError, UsageError
 from geomkit.store.run import Run
 from geomkit.types import Findings
-from probes.config import PARTS, ProbeConfig
+from probes.config import ProbeConfig
 from probes.suite import probe_run, probe_site
 from tests.synthetic_run import NARROW, WIDE, Geometry, write_run
 
@@ -64,7 +65,7 @@ def test_every_later_checkpoint_stands_against_the_first(found):
         assert {(r.before, r.after) for r in records} == ends
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", PROBES)
 def test_a_part_alone_says_what_it_says_in_company(run, found, part):
     config = dataclasses.replace(QUICK, sites=("final_norm",), parts=(part,))
     alone = probe_site(run, "final_norm", config)
