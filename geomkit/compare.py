@@ -34,6 +34,9 @@ WORDS: Mapping[str, str] = {
 HEADLINE = tuple(metric for metric in WORDS if metric != "generative_loss")
 """Metrics of the family of headline tests."""
 
+FEW = 20
+"""Groups of samples below which a claim says how few they were: one of them can decide it."""
+
 Role = Literal["trained", "untrained", "control"]
 Key = tuple[str, str, str, str]  # metric, site, modality, after
 
@@ -138,7 +141,7 @@ def _metric_verdicts(
         role = _role(modality, trained)
         change = changes.get((metric, modality))
         if change is None:
-            only = f"{WORDS[metric]} of {modality}: one checkpoint, nothing to compare."
+            only = f"{WORDS[metric]} of {modality}: one checkpoint, nothing to compare with."
             yield Verdict(metric, modality, role, "NOT RUN", only)
             continue
         status = judged(change, p.get(key(change)))
@@ -176,20 +179,33 @@ def _sentence(
     """What the change is, with its company, and how clear it is."""
     d, name = change, f"{WORDS[change.metric]} of {change.modality}"
     if d.value is None or d.interval is None:
-        return f"{name}: not measured ({d.note or 'no reason given'})"
+        return f"{name}: not measured ({because(d.note)})."
     found = (values.get((d.metric, d.modality, c)) for c in (d.before, d.after))
     before, after = (m.value if m else None for m in found)
+    if d.value == d.interval.low == d.interval.high == 0:
+        return f"{name} {number(before)} before and after, n {d.n}: no change."
     ends = f"{number(before)} -> {number(after)}"
     sure = f"{d.interval.level:.0%} {d.interval.low:+.3g} to {d.interval.high:+.3g}, n {d.n}"
+    return f"{name} {ends}, change {d.value:+.3g} ({sure}): {_word(d, p.get(key(d)))}."
+
+
+def _word(change: Difference, p: float | None) -> str:
+    """How clear a change is, in words; few groups are named where something is claimed."""
+    d = change
     if d.improved is None:
-        word = "no clear change"
-    elif negligible(d):
-        word = f"no change, less than {LEAST[d.metric]:g} can be rounding"
-    elif p.get(key(d), 0.0) >= LEVEL:
-        word = f"no clear change after Holm's correction (p {p[key(d)]:.2g})"
-    else:
-        word = "clearly better" if d.improved else "clearly worse"
-    return f"{name} {ends}, change {d.value:+.3g} ({sure}): {word}."
+        return "no clear change"
+    if negligible(d):
+        return f"no change, less than {LEAST[d.metric]:g} can be rounding"
+    if p is not None and p >= LEVEL:
+        return f"no clear change after Holm's correction (p {p:.2g})"
+    groups = d.interval.groups if d.interval else 0
+    few = f", but {groups} groups of samples are few" if 0 < groups < FEW else ""
+    return f"clearly {'better' if d.improved else 'worse'}{few}"
+
+
+def because(note: str) -> str:
+    """A reason as it stands in brackets: without a full stop of its own."""
+    return note.rstrip(". ") or "no reason given"
 
 
 def number(value: float | None) -> str:
@@ -210,21 +226,42 @@ def _spoken_verdicts(
     for direction in dict.fromkeys(d.modality for d in family):
         tests = [d for d in family if d.modality == direction]
         found = {d.metric.removeprefix("probe:"): judged(d, p.get(key(d))) for d in tests}
-        better = [name for name, status in found.items() if status == "PASS"]
-        worse = [name for name, status in found.items() if status == "FAIL"]
-        status = joint(found.values())
-        told = f"clearly better for {listed(better)}; clearly worse for {listed(worse)}"
-        if status == "NOT RUN":
-            reason = next((d.note for d in tests if d.note), "no reason given")
-            told = f"not measured ({reason.rstrip('.')})"
-        sentence = f"probes {direction} of the spoken attributes ({listed(list(found))}): {told}."
-        yield Verdict("probe", direction, _role(direction, trained), status, sentence)
+        reason = next((because(d.note) for d in tests if d.value is None), "")
+        sentence = f"probes {direction} of the spoken attributes ({listed(list(found))}): "
+        sentence += f"{_told_of_probes(found, reason)}."
+        yield Verdict(
+            "probe", direction, _role(direction, trained), joint(found.values()), sentence
+        )
+
+
+BETTER, WORSE = "clearly better for", "clearly worse for"
+"""What a sentence on probes says of the attributes that moved."""
+
+
+def _told_of_probes(found: Mapping[str, Status], reason: str) -> str:
+    """Which attributes moved, which did not, and which were not measured."""
+    told = {
+        BETTER: [name for name, status in found.items() if status == "PASS"],
+        WORSE: [name for name, status in found.items() if status == "FAIL"],
+    }
+    parts = [f"{said} {listed(names)}" for said, names in told.items() if names]
+    if not parts and "WARN" in found.values():
+        parts = ["no clear change"]
+    missing = [name for name, status in found.items() if status == "NOT RUN"]
+    if missing:
+        whole = "" if len(missing) == len(found) else f" for {listed(missing)}"
+        parts.append(f"not measured{whole} ({reason})")
+    return "; ".join(parts)
 
 
 def _control_verdicts(
     differences: Sequence[Difference], probes: Sequence[ProbeResult], after: str
 ) -> Iterator[Verdict]:
-    """Attributes that no caption names: what became readable, and what text should not know."""
+    """Attributes that no caption names: what became readable, and what text should not know.
+
+    A control that moved either way is looked at wherever it did; one that did not only where the
+    media are read by themselves, as text cannot hold it.
+    """
     unspoken = {f"probe:{r.attribute}" for r in probes if not r.spoken}
     family = [d for d in differences if d.site == SITE and d.metric in unspoken]
     p = corrected(family)
@@ -234,18 +271,11 @@ def _control_verdicts(
         if r.site == SITE
     }
     for d in family:
-        status = judged(d, p.get(key(d)))
-        ends = [accuracy.get((d.metric, d.modality, c)) for c in (d.before, d.after)]
-        from_to = " -> ".join(number(r.accuracy if r else None) for r in ends)
-        name = f"{d.metric.removeprefix('probe:')} ({d.modality}), which no caption names"
-        if status == "PASS":
-            sentence = f"{name}: accuracy {from_to}, clearly up; captions cannot have taught it."
-            yield Verdict(d.metric, d.modality, "control", "WARN", sentence)
-        elif "text" not in sides(d.modality):
-            word = "clearly down" if status == "FAIL" else "no clear change"
-            told = f"{name}: accuracy {from_to}, {word}."
-            shown: Status = "NOT RUN" if status == "NOT RUN" else "info"
-            yield Verdict(d.metric, d.modality, "control", shown, told)
+        status = _STATUS_OF_CONTROL[judged(d, p.get(key(d)))]
+        if status == "WARN" or "text" not in sides(d.modality):
+            ends = [accuracy.get((d.metric, d.modality, c)) for c in (d.before, d.after)]
+            sentence = _control_sentence(d, [r.accuracy if r else None for r in ends], status)
+            yield Verdict(d.metric, d.modality, "control", status, sentence)
     for r in probes:
         if not r.spoken and r.site == SITE and r.checkpoint == after and _captions_tell(r):
             sentence = (
@@ -253,6 +283,24 @@ def _control_verdicts(
                 f"{number(r.majority)}): it is no negative control."
             )
             yield Verdict(f"probe:{r.attribute}", "text->text", "control", "WARN", sentence)
+
+
+_STATUS_OF_CONTROL: Mapping[Status, Status] = {
+    "PASS": "WARN", "FAIL": "WARN", "WARN": "info", "NOT RUN": "NOT RUN", "info": "info",
+}  # fmt: skip
+"""Nothing should happen to a control, so what is good news elsewhere is none here."""
+
+
+def _control_sentence(d: Difference, ends: Sequence[float | None], status: Status) -> str:
+    """What became of an attribute that no caption names."""
+    name = f"{d.metric.removeprefix('probe:')} ({d.modality}), which no caption names"
+    if status == "NOT RUN":
+        return f"{name}: not measured ({because(d.note)})."
+    word = "no clear change"
+    if status == "WARN":
+        up = (d.value or 0.0) > 0
+        word = "clearly up; captions cannot have taught it" if up else "clearly down"
+    return f"{name}: accuracy {' -> '.join(map(number, ends))}, {word}."
 
 
 def _captions_tell(result: ProbeResult) -> bool:

@@ -231,7 +231,7 @@ def test_spoken_probes_are_summed_up_by_direction():
 
 @pytest.mark.parametrize(
     ("value", "status", "word"),
-    [(0.3, "WARN", "clearly up"), (-0.3, "info", "clearly down"), (0.0, "info", "no clear change")],
+    [(0.3, "WARN", "clearly up"), (-0.3, "WARN", "clearly down"), (0.0, "info", "no clear change")],
 )
 def test_a_control_that_moves_is_reported(value, status, word):
     moved = change("probe:voice", "audio->audio", value, better="higher")
@@ -244,6 +244,67 @@ def test_a_control_that_moves_is_reported(value, status, word):
     assert (verdict.role, verdict.status) == ("control", status)
     assert word in verdict.sentence
     assert ("Negative controls to look at: voice." in top) is (status == "WARN")
+
+
+def test_a_control_that_was_not_measured_says_so_and_why():
+    """It did not stay where it was: nobody looked."""
+    none = change("probe:voice", "audio->audio", None, better="higher")
+    probes = [
+        dataclasses.replace(
+            probed("voice", 0.5, name, on=("audio", "audio")), accuracy=None, interval=None
+        )
+        for name in ("base", "lco")
+    ]
+    found, top = judge(change("mean_cosine", "text", -0.3), none, probes=probes)
+    verdict = found["probe:voice", "audio->audio"]
+    assert verdict.status == "NOT RUN"
+    assert verdict.sentence == (
+        "voice (audio->audio), which no caption names: not measured (all rows are equal)."
+    )
+    assert "voice" not in top
+
+
+def test_a_control_that_fell_reaches_the_headline_also_where_text_is_read():
+    down = change("probe:voice", "audio->text", -0.3, better="higher")
+    probes = [probed("voice", a, n, on=("audio", "text")) for n, a in (("base", 0.8), ("lco", 0.5))]
+    found, top = judge(change("mean_cosine", "text", -0.3), down, probes=probes)
+    assert found["probe:voice", "audio->text"].status == "WARN"
+    assert "Negative controls to look at: voice." in top
+
+
+def test_probes_without_any_change_are_not_told_as_two_lists_of_none():
+    still = change("probe:colour", "text->image", 0.0, better="higher")
+    probes = [probed("colour", 0.5, "lco", spoken=True, on=("text", "image"))]
+    found, _ = judge(change("mean_cosine", "text", -0.3), still, probes=probes)
+    sentence = found["probe", "text->image"].sentence
+    assert sentence.endswith("(colour): no clear change.")
+
+
+def test_an_attribute_that_was_not_measured_is_named_beside_the_others():
+    up = change("probe:colour", "text->image", 0.3, better="higher")
+    none = change("probe:shape", "text->image", None, better="higher")
+    probes = [probed(n, 0.8, "lco", spoken=True, on=("text", "image")) for n in ("colour", "shape")]
+    found, _ = judge(change("mean_cosine", "text", -0.3), up, none, probes=probes)
+    sentence = found["probe", "text->image"].sentence
+    assert sentence.endswith(
+        "clearly better for colour; not measured for shape (all rows are equal)."
+    )
+
+
+def test_equal_values_are_no_change_and_no_arithmetic():
+    found, _ = judge(change("mean_cosine", "image", 0.0, half=0.0))
+    assert found["mean_cosine", "image"].sentence == (
+        "mean cosine of image 0.5 before and after, n 100: no change."
+    )
+
+
+@pytest.mark.parametrize(("groups", "few"), [(3, True), (19, True), (20, False), (0, False)])
+def test_a_claim_on_few_groups_says_how_few(groups, few):
+    d = change("retrieval_r1", "image->text", 0.3)
+    told = dataclasses.replace(d, interval=dataclasses.replace(d.interval, groups=groups))
+    verdict = judge(told)[0]["retrieval_r1", "image->text"]
+    assert verdict.status == "PASS"
+    assert (f"clearly better, but {groups} groups of samples are few." in verdict.sentence) is few
 
 
 def test_captions_that_tell_a_control_are_reported():
