@@ -1,26 +1,27 @@
 """Text pairs: what the text-only recipe is allowed to see, and a count of what it was not given.
 
 A source is `sandbox[:count]`, a named recipe (`geomkit.training.recipes`), a dataset
-`hf:NAME[@REVISION][:SUBSET[:SPLIT]]` of the hub or in a folder, or a JSONL, CSV or Parquet file,
-with the columns `anchor`, `positive` and, for hard negatives, `negative` (and `group`, when equal
-things should not be each other's negatives). The SimCSE names `sent0`, `sent1`, `hard_neg` are
-understood too.
+`hf:NAME[@REVISION][:SUBSET[:SPLIT]]` of the hub or in a folder, or a JSONL, CSV, TSV or Parquet
+file, with the columns `anchor`, `positive` and, for hard negatives, `negative` (and `group`, when
+equal things should not be each other's negatives). The SimCSE names `sent0`, `sent1`, `hard_neg`
+are understood too.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
 
-from geomkit.errors import MissingExtra, TrainingError, UsageError
+from geomkit.errors import TrainingError, UsageError
+from geomkit.training.tables import Row, read_rows
 from geomkit.types import Sample
 
 SANDBOX_PAIRS = 12_000
@@ -31,6 +32,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "group": ("group",),
 }
 _MEDIA = ("image", "audio", "video", "pixel", "wav", "frames")
+_NEARLY = re.compile(r"(anchor|positive|negative)s?[ _-]?\d*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def load_pairs(spec: str | Path, *, seed: int = 0) -> PairSet:
     if text.startswith("hf:"):
         return _hosted(text)
     path = Path(spec)
-    if not path.is_file():
+    if not _is_file(path):
         raise TrainingError(
             f"Expected text pairs in a file, hf:NAME or 'sandbox[:count]', found no file {path}: "
             "check the path."
@@ -105,16 +107,29 @@ def load_pairs(spec: str | Path, *, seed: int = 0) -> PairSet:
     return select(read_rows(path), source=path.name)
 
 
-def select(rows: Iterable[Mapping[str, Any]], *, source: str) -> PairSet:
+def _is_file(path: Path) -> bool:
+    """True for a file; a name that nothing can have is none."""
+    try:
+        return path.is_file()
+    except OSError:  # too long a name
+        return False
+
+
+def select(rows: Iterable[Row], *, source: str) -> PairSet:
     """Keep complete, distinct rows of text; count the others by reason.
 
     Raises:
-        TrainingError: a media column, missing columns in every row, or nothing usable.
+        TrainingError: a media column, two columns for one thing, missing columns in every row, or
+            nothing usable.
     """
     kept: dict[TextPair, None] = {}
     dropped: Counter[str] = Counter()
+    looked: dict[tuple[str, ...], None] = {}
     for row in rows:
-        refuse_media(row, source)
+        if (columns := _columns(row)) not in looked:
+            refuse_media(columns, source)
+            _refuse_unread(columns, source)
+            looked[columns] = None
         pair, reason = _pair(row)
         if pair is None:
             dropped[reason] += 1
@@ -123,7 +138,7 @@ def select(rows: Iterable[Mapping[str, Any]], *, source: str) -> PairSet:
         else:
             kept[pair] = None
     if not kept:
-        raise TrainingError(_nothing(source, dropped))
+        raise TrainingError(_nothing(source, dropped, next(iter(looked), ())))
     negatives = sum(pair.negative is not None for pair in kept)
     if 0 < negatives < len(kept):
         # The loss needs the same columns in every row, so the minority without one is left out.
@@ -132,19 +147,39 @@ def select(rows: Iterable[Mapping[str, Any]], *, source: str) -> PairSet:
     return PairSet(source, tuple(kept), dict(dropped))
 
 
-def refuse_media(row: Mapping[str, Any], source: str) -> None:
-    """Raise when a row carries an image, a sound or a video: this recipe promises text only.
+def _columns(row: Row) -> tuple[str, ...]:
+    nested = [f"{k}.{inner}" for k, v in row.items() if isinstance(v, Mapping) for inner in v]
+    return (*map(str, row), *nested)
+
+
+def refuse_media(columns: Iterable[str], source: str) -> None:
+    """Raise when there is an image, a sound or a video: this recipe promises text only.
 
     Raises:
         TrainingError: naming the column.
     """
-    nested = [f"{k}.{inner}" for k, v in row.items() if isinstance(v, Mapping) for inner in v]
-    for column in (*row, *nested):
-        if any(word in str(column).rsplit(".", 1)[-1].lower() for word in _MEDIA):
+    for column in columns:
+        if any(word in column.rsplit(".", 1)[-1].lower() for word in _MEDIA):
             raise TrainingError(
                 f"Expected text only, but {source} has the media column {column!r}: the text-only "
                 "recipe never reads media; remove the column (its texts alone are fine)."
             )
+
+
+def _refuse_unread(columns: Sequence[str], source: str) -> None:
+    """Raise where a column that was meant would not be read."""
+    for name, names in ALIASES.items():
+        if len(both := [n for n in names if n in columns]) > 1:
+            raise TrainingError(
+                f"Expected one column for the {name}, {source} has {' and '.join(both)}: keep one."
+            )
+    known = {n for names in ALIASES.values() for n in names}
+    odd = [c for c in columns if c not in known and _NEARLY.fullmatch(c)]
+    if odd:
+        raise TrainingError(
+            f"Expected columns anchor, positive and maybe one negative, {source} has {odd[0]!r}, "
+            "which would not be read: rename it, or remove it."
+        )
 
 
 def fingerprint(pairs: Iterable[TextPair | Sample]) -> str:
@@ -179,107 +214,56 @@ def shuffled(
     )
 
 
-def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a JSONL, CSV or Parquet file.
-
-    Raises:
-        TrainingError: another extension, or a file that is not what its extension says.
-    """
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix.lower() not in readers:
-        raise TrainingError(
-            f"Expected .jsonl, .csv or .parquet, got {path.name}: convert the pairs to one of "
-            "these."
-        )
-    return readers[path.suffix.lower()](path)
-
-
-def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as cause:
-                raise TrainingError(
-                    f"Expected one JSON object a line, {path.name} line {number} is not JSON: "
-                    f"{cause}."
-                ) from cause
-            if not isinstance(row, dict):
-                raise TrainingError(
-                    f"Expected one JSON object a line, {path.name} line {number} is a "
-                    f"{type(row).__name__}: write {{'anchor': ..., 'positive': ...}}."
-                )
-            yield row
-
-
-def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            for row in csv.DictReader(lines):
-                yield {key: value for key, value in row.items() if key is not None}
-    except (UnicodeDecodeError, csv.Error) as cause:
-        raise TrainingError(f"Expected UTF-8 CSV, {path.name} cannot be read: {cause}.") from cause
-
-
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as cause:
-        raise MissingExtra(
-            "Pairs in Parquet need pyarrow: pip install 'geomkit[parquet]', or use JSONL."
-        ) from cause
-    try:
-        with parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches():
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as cause:
-        raise TrainingError(f"Expected a Parquet file, {path.name} is not one: {cause}.") from cause
-
-
-def _pair(row: Mapping[str, Any]) -> tuple[TextPair | None, str]:
+def _pair(row: Row) -> tuple[TextPair | None, str]:
     """The pair of a row, or the reason there is none."""
     found = {name: _value(row, names) for name, names in ALIASES.items()}
+    group = _group(found.pop("group"))
     if found["anchor"] is None or found["positive"] is None:
         return None, "missing column"
-    texts = {
-        name: value.strip() if isinstance(value, str) else value for name, value in found.items()
-    }
-    if not all(
-        isinstance(v, str) for name, v in texts.items() if v is not None and name != "group"
-    ):
+    texts = {n: v.strip() if isinstance(v, str) else v for n, v in found.items()}
+    if not all(isinstance(text, str) for text in texts.values() if text is not None):
         return None, "not text"
-    if not texts["anchor"] or not texts["positive"] or texts["negative"] == "":
+    written = [text for text in texts.values() if text is not None]
+    if reason := next(filter(None, map(_unwritable, (*written, group))), ""):
+        return None, reason
+    if not all(written):
         return None, "empty"
-    if not all(_whole(v) for v in texts.values() if isinstance(v, str)):
-        return None, "half a character"  # a lone surrogate, as JSON can write one
-    if texts["negative"] is not None and texts["negative"] in (texts["anchor"], texts["positive"]):
+    if texts["negative"] in (texts["anchor"], texts["positive"]):
         return None, "negative equal to its pair"
-    group = "" if texts["group"] is None else str(texts["group"])
     return TextPair(texts["anchor"], texts["positive"], texts["negative"], group), ""
 
 
-def _whole(text: str) -> bool:
+def _group(value: Any) -> str:
+    """The name of a group; none where a table of numbers has NaN for an empty cell."""
+    if value is None or value != value:  # noqa: PLR0124  # only NaN differs from itself
+        return ""
+    whole = isinstance(value, float) and value.is_integer()  # one that stood in such a table
+    return str(int(value) if whole else value).strip()
+
+
+def _unwritable(text: str) -> str:
+    """Why no file of text can hold a text."""
+    if "\0" in text:
+        return "with a NUL"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "half a character"  # a lone surrogate, as JSON can write one
+    return ""
 
 
-def _value(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+def _value(row: Row, names: Sequence[str]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-def _nothing(source: str, dropped: Mapping[str, int]) -> str:
+def _nothing(source: str, dropped: Mapping[str, int], columns: Sequence[str]) -> str:
     if not dropped:
         return f"Expected text pairs, {source} is empty: write at least two rows."
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+    first = ", ".join(repr(name[:40]) for name in columns[:6]) or "none"
     return (
         f"Expected columns anchor and positive (and maybe negative) with text, {source} has no "
-        f"usable row ({reasons}): rename the columns or fill them."
+        f"usable row ({reasons}); its columns are {first}: rename the columns or fill them."
     )
 
 
@@ -290,7 +274,7 @@ def _hosted(spec: str) -> PairSet:
 
     name, subset, split = [*spec.removeprefix("hf:").split(":", 2), "", ""][:3]
     found, table = hosted.opened(name, DataConfig(subset=subset, split=split))
-    refuse_media(dict.fromkeys(table.column_names), found)
+    refuse_media(table.column_names, found)
     return select(table, source=f"hf:{found}")
 
 

@@ -13,7 +13,7 @@ their rows nor their draws, so those are read from what you have, and the record
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from geomkit.errors import TrainingError
-from geomkit.training.pairs import PairSet, read_rows, select
+from geomkit.training.pairs import PairSet, select
+from geomkit.training.tables import READERS, read_rows
 from geomkit.types import MODALITIES, Sample
 
-TABLES = (".jsonl", ".csv", ".parquet")
+TABLES = tuple(READERS)
+MANIFESTS = (".jsonl", ".csv", ".parquet")
 TRANSLATED: Mapping[str, tuple[str, ...]] = {
     "anchor": ("anchor", "english", "source", "sentence1"),
     "positive": ("positive", "non_english", "target", "sentence2"),
@@ -108,13 +110,13 @@ def _unusable(sample: Sample) -> str:
     return "" if shown else "without a medium"
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, suffixes: Sequence[str] = TABLES) -> list[Path]:
     """The tables of a folder, or the one that a path names."""
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.glob("*") if p.suffix.lower() in TABLES)
+    found = sorted(p for p in path.glob("*") if p.suffix.lower() in suffixes)
     if not found:
-        raise TrainingError(f"Expected {', '.join(TABLES)} files in {path}, found none.")
+        raise TrainingError(f"Expected {', '.join(suffixes)} files in {path}, found none.")
     return found
 
 
@@ -130,10 +132,11 @@ def _drawn(spec: str, path: Path, count: int, seed: int) -> PairSet:
 
 
 def _translated(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    found = {
         ours: next((row[name] for name in theirs if row.get(name) is not None), None)
         for ours, theirs in TRANSLATED.items()
     }
+    return found if any(found.values()) else dict(row)  # its own columns, to be named
 
 
 def _from_hub(recipe: Recipe) -> Iterator[Mapping[str, Any]]:

@@ -25,7 +25,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_three_formats_give_the_same_pairs(tmp_path: Path) -> None:
+def test_all_formats_give_the_same_pairs(tmp_path: Path) -> None:
     jsonl = write(tmp_path / "p.jsonl", list(ROWS))
     csv = tmp_path / "p.csv"
     csv.write_text(
@@ -34,7 +34,10 @@ def test_three_formats_give_the_same_pairs(tmp_path: Path) -> None:
     table = tmp_path / "p.parquet"
     parquet.write_table(pa.Table.from_pylist(ROWS), table)
     expected = tuple(TextPair(r["anchor"], r["positive"], r["negative"]) for r in ROWS)
-    assert load_pairs(jsonl).pairs == load_pairs(csv).pairs == load_pairs(table).pairs == expected
+    tsv = tmp_path / "p.tsv"
+    tsv.write_bytes(b"\xef\xbb\xbf" + csv.read_bytes().replace(b",", b"\t").replace(b"\n", b"\r\n"))
+    for path in (jsonl, csv, table, tsv):
+        assert load_pairs(path).pairs == expected
 
 
 def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
@@ -74,6 +77,55 @@ def test_groups_are_kept_and_pairs_need_no_negative() -> None:
     assert select(rows, source="rows").pairs == (TextPair("a", "b", None, "7"), TextPair("c", "d"))
 
 
+@pytest.mark.parametrize(
+    ("cell", "group"),
+    [(None, ""), (float("nan"), ""), ("", ""), ("  ", ""), (7.0, "7"), (7, "7"), (" a ", "a")],
+)
+def test_an_empty_group_is_none_however_a_table_writes_it(cell: Any, group: str) -> None:
+    """Rows of an empty group that counted as equal would have no negatives."""
+    rows = [{"anchor": "a", "positive": "b", "group": cell}]
+    assert select(rows, source="rows").pairs[0].group == group
+
+
+def test_cells_with_commas_quotes_and_lines_are_one_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text('anchor,positive\n"a dog, a ""cat""","one\ntwo"\n\nc,d\n')
+    assert load_pairs(path).pairs == (
+        TextPair('a dog, a "cat"', "one\ntwo"),
+        TextPair("c", "d"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([1, 2]), "2 not text"),
+        (pa.array([b"a", b"b"]), "2 not text"),
+        (pa.array([["a"], ["b"]]), "2 not text"),
+        (pa.array([None, None], pa.string()), "2 missing column"),
+        (pa.array([b"\xff", b"\xe9"]).cast(pa.string(), safe=False).view(pa.string()), "cannot be"),
+    ],
+)
+def test_parquet_of_other_types_is_refused(column: Any, reason: str, tmp_path: Path) -> None:
+    table = pa.table({"anchor": column, "positive": ["c", "d"]})
+    parquet.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(TrainingError, match=reason):
+        load_pairs(tmp_path / "p.parquet")
+
+
+def test_a_parquet_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.table([["a"], ["b"], ["c"]], names=["anchor", "anchor", "positive"])
+    parquet.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(TrainingError, match="'anchor' more than once"):
+        load_pairs(tmp_path / "p.parquet")
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    for name in ("x" * 5000, "a\0b", str(tmp_path)):
+        with pytest.raises(TrainingError, match="found no file"):
+            load_pairs(name)
+
+
 @pytest.mark.parametrize("column", ["image", "audio_path", "video", "pixel_values", "Wave_WAV"])
 def test_media_columns_are_refused(column: str, tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [{**ROWS[0], column: "x.png"}])
@@ -96,11 +148,25 @@ def test_media_nested_in_a_text_column_are_refused() -> None:
         ("wrong.csv", b"premise,hypothesis\na,b\n", "no usable row \\(1 missing column\\)"),
         ("bad.jsonl", b'{"anchor": "a"\n', "line 1 is not JSON"),
         ("list.jsonl", b'["a", "b"]\n', "line 1 is a list"),
-        ("latin.jsonl", b'{"anchor": "\xe9"}\n', "line 1 is not JSON"),
-        ("latin.csv", b"anchor,positive\n\xe9,b\n", "UTF-8"),
+        ("latin.jsonl", b'{"anchor": "\xe9"}\n', "UTF-8 text, .* line 1 has the byte 0xe9"),
+        ("latin.csv", b"anchor,positive\nx,y\n\xe9,b\n", "UTF-8 text, .* line 3 has the byte"),
+        ("wide.csv", "anchor,positive\na,b\n".encode("utf-16"), "UTF-8 text, .* line 1"),
+        ("comma.csv", b"anchor,positive\na,b\na dog, a cat,an animal\n", "2 cells.*line 3 has 3"),
+        ("short.csv", b"anchor,positive,negative\na,b\n", "3 cells.*line 2 has 2"),
+        ("quote.csv", b'anchor,positive\n"a,b\nc,d\n', "line 3 is none"),
+        ("after.csv", b'anchor,positive\n"a"x,b\n', "line 2 is none"),
+        ("semi.csv", b"anchor;positive\na;b\n", "separated by semicolons"),
+        ("tab.csv", b"anchor\tpositive\na\tb\n", "separated by tabs"),
+        ("comma.tsv", b"anchor,positive\na,b\n", "separated by commas"),
+        ("twice.csv", b"anchor,anchor,positive\na,b,c\n", "'anchor' more than once"),
+        ("bare.csv", b"it rains,it is wet\na,b\n", "its columns are 'it rains', 'it is wet'"),
+        ("twice.jsonl", b'{"anchor": "a", "anchor": "b"}\n', "'anchor' is there twice"),
+        ("both.csv", b"anchor,sent0,positive\na,b,c\n", "has anchor and sent0: keep one"),
+        ("many.csv", b"anchor,positive,negative_1\na,b,c\n", "'negative_1', which would not"),
+        ("case.csv", b"anchor,Positive\na,b\n", "'Positive', which would not be read"),
         ("deep.jsonl", b"[" * 200_000, "line 1 is not JSON"),
-        ("fake.parquet", b"not parquet at all", "is not one"),
-        ("pairs.txt", b"a b", r"Expected \.jsonl, \.csv or \.parquet"),
+        ("fake.parquet", b"not parquet at all", "cannot be read as one"),
+        ("pairs.txt", b"a b", r"Expected \.jsonl, \.csv, \.tsv, \.parquet"),
     ],
 )
 def test_bad_files_say_what_is_wrong(
@@ -159,12 +225,13 @@ def test_a_dataset_with_media_or_without_the_columns_is_refused(tmp_path: Path) 
         load_pairs(f"hf:{other}")
 
 
-def test_half_a_character_is_counted_and_left_out(tmp_path: Path) -> None:
+def test_half_a_character_and_a_nul_are_counted_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(
-        '{"anchor": "a \\ud800", "positive": "b"}\n{"anchor": "c", "positive": "d"}\n',
+        '{"anchor": "a \\ud800", "positive": "b"}\n{"anchor": "c", "positive": "d"}\n'
+        '{"anchor": "a", "positive": "b\\u0000"}\n',
         encoding="utf-8",
     )
     found = load_pairs(str(path))
-    assert found.dropped == {"half a character": 1}
+    assert found.dropped == {"half a character": 1, "with a NUL": 1}
     assert len(found.pairs) == 1
