@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from geomkit.bindings import judged
-from geomkit.compare import SITE, WORDS, checkpoints, joint, listed, number, sides
+from geomkit.claims import LEAST
+from geomkit.compare import SITE, WORDS, WORSE, checkpoints, joint, listed, number, sides
 from geomkit.transfer import NEAR, OPEN, PART
 from geomkit.types import Binding, Measurement, Status, Transfer, Verdict
+from geomkit.words import counted
 
 _SPREAD = ("mean_cosine", "uniformity")
 """Metrics that together say whether states spread out; the first is quoted where both agree."""
@@ -48,20 +50,24 @@ def headline(
     """
     names = checkpoints(measurements)
     if len(names) < 2:
-        return f"One checkpoint ({listed(names)}): nothing to compare."
+        return _alone(names, measurements)
     own = [v for v in verdicts if v.metric == "mean_cosine"]
     taught = [v.modality for v in own if v.role == "trained"]
     unseen = [v.modality for v in own if v.role == "untrained"]
     spread = {v.modality: _isotropy(verdicts, v.modality) for v in own}
     quoted = {m: _told_by(verdicts, m, status) for m, status in spread.items()}
     ends = {
-        m: _ends(measurements, metric, m, (names[0], names[-1]))
-        + _amount(transfers, metric, m, names[-1])
+        m: _bracketed(
+            _ends(measurements, metric, m, (names[0], names[-1])),
+            _amount(transfers, metric, m, names[-1]),
+        )
         for m, metric in quoted.items()
     }
     subject = f"{names[-1]} against {names[0]}"
     if taught:
         subject += f", trained on {listed(taught)} only"
+    if still := unmoved(measurements, (names[0], names[-1])):
+        return f"{subject}: {still}"
     carried = taught and all(spread[m] == "PASS" for m in taught)
     clauses = _clauses(taught, spread, ends, _CHANGED)
     clauses += _clauses(unseen, spread, ends, _TRANSFERRED if carried else _CHANGED)
@@ -71,10 +77,49 @@ def headline(
             f"{subject}: {told}.",
             *_retrieval(verdicts),
             *_bound([b for b in bindings if b.after == names[-1]]),
+            *_worse(verdicts),
+            *_probed(verdicts),
             *_price(verdicts),
             *_controls(verdicts),
         ]
     )
+
+
+def _alone(names: Sequence[str], measurements: Sequence[Measurement]) -> str:
+    """What is said where there is nothing to compare: where the states of the one stand."""
+    if not names:
+        return "Nothing was measured."
+    told = [
+        f"{number(m.value)} in {m.modality}"
+        for m in measurements
+        if (m.metric, m.site) == ("mean_cosine", SITE) and m.value is not None
+    ]
+    levels = f" Its mean cosine is {listed(told)}." if told else ""
+    return f"One checkpoint ({names[0]}): there is nothing to compare it with.{levels}"
+
+
+def unmoved(measurements: Sequence[Measurement], names: tuple[str, str]) -> str:
+    """That two checkpoints do not differ, at no site and in no metric; empty where they do.
+
+    Told of values, as states are not read here: all equal, or none further off than rounding.
+    """
+    ends: list[dict[tuple[str, str, str], float | None]] = [
+        {(m.metric, m.site, m.modality): m.value for m in measurements if m.checkpoint == name}
+        for name in names
+    ]
+    first, last = ends
+    values = [key for key, value in first.items() if value is not None]
+    if not any(metric in _SPREAD for metric, _, _ in values):
+        return ""  # ranks can agree where states do not
+    if first == last:
+        return (
+            f"nothing changed. {counted(len(values), 'value')} before and after, and all are equal:"
+            " so are the states, as far as they can tell."
+        )
+    moved = {key: abs((last.get(key) or 0.0) - (first[key] or 0.0)) for key in values}
+    if all(moved[key] < LEAST[key[0]] for key in values if key[0] in LEAST):
+        return "nothing changed by more than rounding can do, at no site and in no measure."
+    return ""
 
 
 def _bound(bindings: Sequence[Binding]) -> list[str]:
@@ -107,13 +152,20 @@ def _told_by(verdicts: Sequence[Verdict], modality: str, status: Status) -> str:
 def _ends(
     measurements: Sequence[Measurement], metric: str, modality: str, names: tuple[str, str]
 ) -> str:
-    """`mean cosine 0.82 -> 0.17`."""
+    """`mean cosine 0.82 -> 0.17`; empty where there is no value."""
     found = {
         m.checkpoint: m.value
         for m in measurements
         if (m.metric, m.site, m.modality) == (metric, SITE, modality)
     }
-    return f"{WORDS[metric]} {' -> '.join(number(found.get(name)) for name in names)}"
+    values = [found.get(name) for name in names]
+    if None in values:
+        return ""
+    return f"{WORDS[metric]} {' -> '.join(map(number, values))}"
+
+
+def _bracketed(ends: str, amount: str) -> str:
+    return f" ({ends}{amount})" if ends else ""
 
 
 def _amount(transfers: Sequence[Transfer], metric: str, modality: str, after: str) -> str:
@@ -138,7 +190,7 @@ def _clauses(
 ) -> list[str]:
     """One clause for each status, with the modalities it holds for."""
     return [
-        phrase.format(listed([f"{m} ({ends[m]})" for m in modalities if spread[m] == status]))
+        phrase.format(listed([m + ends[m] for m in modalities if spread[m] == status]))
         for status, phrase in words.items()
         if any(spread[m] == status for m in modalities)
     ]
@@ -158,6 +210,28 @@ def _retrieval(verdicts: Sequence[Verdict]) -> list[str]:
         if wanted in status.values()
     ]
     return [f"Retrieval is {'; '.join(clauses)}."] if clauses else []
+
+
+def _worse(verdicts: Sequence[Verdict]) -> list[str]:
+    """Headline metrics that clearly failed and that no other sentence speaks of."""
+    told = (*_SPREAD, "retrieval_r1", "generative_loss")
+    found = [v for v in verdicts if v.status == "FAIL" and v.metric in WORDS]
+    names = [f"{WORDS[v.metric]} of {v.modality}" for v in found if v.metric not in told]
+    return [f"Clearly worse: {listed(names)}."] if names else []
+
+
+def _probed(verdicts: Sequence[Verdict]) -> list[str]:
+    """Directions in which spoken attributes became harder to read; the others are counted."""
+    found = [v for v in verdicts if v.metric == "probe"]
+    worse = [v.modality for v in found if v.status == "FAIL"]
+    mixed = [v.modality for v in found if v.status == "WARN" and WORSE in v.sentence]
+    told = [f"worse in {listed(worse)}"] if worse else []
+    told += [f"better and worse, by attribute, in {listed(mixed)}"] if mixed else []
+    if not told:
+        return []
+    better = sum(v.status == "PASS" for v in found)
+    whole = f"better in {better} of {counted(len(found), 'direction')}"
+    return [f"Probes of spoken attributes: {'; '.join([*told, whole])}."]
 
 
 def _price(verdicts: Sequence[Verdict]) -> list[str]:

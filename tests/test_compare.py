@@ -204,7 +204,11 @@ def test_one_checkpoint_has_nothing_to_compare():
     measured = ends(change("mean_cosine", "image", -0.3))[:1]
     (found,) = verdicts(measured, [], [], ())
     assert found.status == "NOT RUN"
-    assert headline([found], measured) == "One checkpoint (base): nothing to compare."
+    assert headline([found], measured) == (
+        "One checkpoint (base): there is nothing to compare it with. Its mean cosine is 0.5 in "
+        "image."
+    )
+    assert headline([], []) == "Nothing was measured."
     assert verdicts([], [], [], ()) == ()
 
 
@@ -343,7 +347,8 @@ def test_the_headline_claims_no_transfer_that_was_not_seen():
     assert "transfer" not in top
     _, top = judge(*geometry(-0.3, +0.3, None))
     assert "the opposite happened in image" in top
-    assert "transfer to audio (mean cosine - -> -) not measured" in top
+    assert "transfer to audio not measured" in top
+    assert "- -> -" not in top
 
 
 def test_the_headline_does_not_guess_what_training_saw():
@@ -451,8 +456,8 @@ def test_the_headline_says_whether_text_foretells_what_happened():
         ]
 
     measured = [
-        Measurement("mean_cosine", name, "final_norm", "image", 0.5, None, 0.0, "lower", 100)
-        for name in ("base", "lco")
+        Measurement("mean_cosine", name, "final_norm", "image", value, None, 0.0, "lower", 100)
+        for name, value in (("base", 0.5), ("lco", 0.2))
     ]
     found = [*cells("text", 0.9, 0.9), *cells("image", 0.8, 0.9), *cells("audio", -3.0, 0.9)]
     told = headline([], measured, bindings=found)
@@ -461,3 +466,50 @@ def test_the_headline_says_whether_text_foretells_what_happened():
         "audio." in told
     )
     assert "A map" not in headline([], measured)
+
+
+def test_equal_checkpoints_are_said_to_be_equal():
+    """No change that is not clear: none at all, at any site."""
+    still = [change("mean_cosine", m, 0.0, half=0.0) for m in ("text", "image")]
+    still += [change("mean_cosine", "image", 0.0, half=0.0, site="block_00")]
+    assert judge(*still, trained=())[1] == (
+        "lco against base: nothing changed. 3 values before and after, and all are equal: so are "
+        "the states, as far as they can tell."
+    )
+    _, top = judge(*still, change("uniformity", "image", -1e-5, half=1e-6), trained=())
+    assert top == (
+        "lco against base: nothing changed by more than rounding can do, at no site and in no "
+        "measure."
+    )
+    moved = change("uniformity", "image", 0.01, half=0.1, site="block_00")
+    assert "nothing changed" not in judge(*still, moved)[1]
+    assert "nothing changed" not in judge(change("retrieval_r1", "text->image", 0.0))[1]
+
+
+def test_the_headline_names_the_probes_that_failed():
+    attributes = ("colour", "shape")
+    probes = [
+        probed(name, 0.8, "lco", spoken=True, on=on)
+        for name in attributes
+        for on in (("image", "image"), ("text", "image"), ("image", "text"))
+    ]
+    moves = {
+        ("colour", "image->image"): -0.3, ("shape", "image->image"): 0.0,
+        ("colour", "text->image"): 0.3, ("shape", "text->image"): -0.3,
+        ("colour", "image->text"): 0.3, ("shape", "image->text"): 0.3,
+    }  # fmt: skip
+    found = [change(f"probe:{a}", d, v, better="higher") for (a, d), v in moves.items()]
+    own = change("mean_cosine", "text", -0.3)
+    assert judge(own, *found, probes=probes)[1].endswith(
+        "Probes of spoken attributes: worse in image->image; better and worse, by attribute, in "
+        "text->image; better in 1 of 3 directions."
+    )
+    assert "Probes" not in judge(own, *found[-2:], probes=probes)[1]
+
+
+def test_the_headline_names_every_headline_metric_that_failed():
+    own = change("mean_cosine", "text", -0.3)
+    _, top = judge(
+        own, change("effective_rank", "image", -2), change("mutual_knn", "image-text", -1)
+    )
+    assert "Clearly worse: effective rank of image and mutual neighbours of image-text." in top
