@@ -54,6 +54,7 @@ NOT_NEGATIVE = (
     "generative", "kl", "spike", "collapse", "save_steps", "geometry_every", "steps",
     "warmup_steps", "weight_decay", "workers", "seed",
 )  # fmt: skip
+USUAL_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial")
 """Schedules that need no further numbers."""
 
@@ -69,8 +70,7 @@ class TrainConfig:
     alpha: float = _doc(16.0, "LoRA alpha; the update is scaled by alpha / rank")
     dropout: float = _doc(0.05, "dropout on the input of the LoRA branch")
     targets: tuple[str, ...] = _doc(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        "linear layers of a decoder block that get a LoRA branch",
+        USUAL_TARGETS, "linear layers of a decoder block that get a LoRA branch"
     )
     learning_rate: float = _doc(4e-4, "peak learning rate of AdamW")
     schedule: str = _doc("cosine", "learning-rate schedule after the warm-up")
@@ -144,6 +144,11 @@ class TrainConfig:
             )
         if self.qlora and self.method in ("full", "linear"):
             raise UsageError(f"Expected --qlora with a method that uses LoRA, got {self.method}.")
+        if self.qlora and self.train_towers:
+            raise UsageError(
+                "Expected --qlora without --train-towers, got both: the result would be a "
+                "checkpoint, and weights of 4 bits cannot be written back into its files."
+            )
 
     @classmethod
     def of(cls, preset: str = "lco-text", **overrides: Any) -> TrainConfig:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from geomkit.training.config import TrainConfig
 from geomkit.training.naming import value_sha
 from geomkit.training.scope import (
     Scope,
+    absent_targets,
     assert_regions,
     assert_scope,
     by_region,
@@ -54,6 +55,7 @@ class Arm:
     projection: nn.Linear | None = None
     # Path -> sha256 of the value in float32, of the weights that may change: finds them in files.
     originals: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()  # usual targets that the decoder has no layer for
 
     def trainable(self) -> dict[str, torch.Tensor]:
         """What trains, by name."""
@@ -85,12 +87,14 @@ def prepare(model: nn.Module, config: TrainConfig) -> Arm:
     if config.method == "full":
         return _thawed(model, frozenset({"decoder"}), "the decoder without its embeddings")
     pattern = target_pattern(model, config.targets)
+    absent = absent_targets(model, config.targets)
     adapted = adapt(model, config)
     scope = assert_scope(adapted)
     if not config.train_towers:
-        return Arm(adapted, scope, pattern)
+        return Arm(adapted, scope, pattern, absent=absent)
     towers = frozenset({region for region, *_ in by_region(model)} - CORE)
-    return _thawed(adapted, towers, f"{pattern} and {', '.join(sorted(towers))}")
+    arm = _thawed(adapted, towers, f"{pattern} and {', '.join(sorted(towers))}")
+    return replace(arm, absent=absent)
 
 
 def _linear(model: nn.Module) -> Arm:

@@ -17,6 +17,7 @@ from torch import nn
 
 from geomkit.architectures import decoder
 from geomkit.errors import TrainingError
+from geomkit.training.config import USUAL_TARGETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +35,32 @@ class Scope:
 def target_pattern(model: nn.Module, names: Sequence[str]) -> str:
     """Regex that fully matches the linear layers called `names` in the decoder's blocks, only.
 
+    Of the usual names those are taken that are there: a mixture of experts has fewer.
+
     Raises:
-        TrainingError: no linear layer of those names there.
+        TrainingError: no linear layer of one of those names there.
     """
     path, text = decoder(model)
-    block = re.escape(f"{path}." if path else "") + r"layers\.\d+\."
-    pattern = rf"{block}(?:.+\.)?(?:{'|'.join(map(re.escape, names))})"
-    if not target_names(model, pattern):
-        there = sorted(
-            {n.rsplit(".", 1)[-1] for n, m in text.named_modules() if isinstance(m, nn.Linear)}
-        )
+    absent = absent_targets(model, names)
+    if absent and (tuple(names) != USUAL_TARGETS or len(absent) == len(names)):
+        linears = (n for n, m in text.named_modules() if isinstance(m, nn.Linear))
+        there = sorted({n.rsplit(".", 1)[-1] for n in linears if n.startswith("layers.")})
         raise TrainingError(
-            f"Expected linear layers named {', '.join(names)} in the blocks of {path or 'model'}, "
+            f"Expected linear layers named {', '.join(absent)} in the blocks of {path or 'model'}, "
             f"found {', '.join(there) or 'none'}: set targets to some of those."
         )
-    return pattern
+    return _pattern(path, names)
+
+
+def absent_targets(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that no linear layer in the decoder's blocks has."""
+    path = decoder(model)[0]
+    return tuple(name for name in names if not target_names(model, _pattern(path, [name])))
+
+
+def _pattern(path: str, names: Sequence[str]) -> str:
+    block = re.escape(f"{path}." if path else "") + r"layers\.\d+\."
+    return rf"{block}(?:.+\.)?(?:{'|'.join(map(re.escape, names))})"
 
 
 def target_names(model: nn.Module, pattern: str) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from geomkit.training.generation import (
     generative_change,
     generative_losses,
 )
+from geomkit.training.guards import Notice
 from geomkit.training.merging import Agreement, base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
 from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
@@ -165,9 +166,17 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         generation=(),
         versions={package: version(package) for package in _PACKAGES},
         geometry=done.geometry,
-        notices=done.notices,
+        notices=(*_absent(job.arm.absent), *done.notices),
         cut=_cut(everything, job.processor, config.max_tokens),
     )
+
+
+def _absent(names: Sequence[str]) -> tuple[Notice, ...]:
+    """That some of the usual targets are not in this decoder: the recipe is then another one."""
+    if not names:
+        return ()
+    told = f"no linear layers {', '.join(names)} in the decoder's blocks: branches are on the rest"
+    return (Notice(0, "targets", told),)
 
 
 def _write(job: Job, base: str, out: Path) -> tuple[str, tuple[Agreement, ...]]:

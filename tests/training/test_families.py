@@ -116,6 +116,7 @@ def test_train_capture_and_merge(
     assert len(record.steps) == 5
     assert record.frozen_before == record.frozen_after
     assert record.trainable_outside == 0
+    assert [n.kind for n in record.notices] == ["targets"] * (family == "qwen3_omni")
     captured = load_checkpoint("lco", str(tmp_path / "lco"))  # checks every tensor
     assert captured.record("", {}).training["adapter_sha"] == record.adapter_sha
     merged = merge(tmp_path / "lco", base, tmp_path / "merged")

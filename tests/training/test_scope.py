@@ -13,7 +13,14 @@ from torch import nn
 from geomkit.errors import TrainingError
 from geomkit.training.adapter import adapt
 from geomkit.training.config import TrainConfig
-from geomkit.training.scope import assert_scope, region_hashes, target_pattern
+from geomkit.training.scope import (
+    absent_targets,
+    assert_scope,
+    region_hashes,
+    target_names,
+    target_pattern,
+)
+from tests.tiny_models import saved
 from tests.training.loaded import load
 
 NAMES = TrainConfig().targets
@@ -40,6 +47,24 @@ def test_pattern_selects_the_seven_layers_of_every_block(model: nn.Module) -> No
     # the names alone would have hit the towers too: this is why a pattern is needed
     named = [n for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in NAMES]
     assert len(named) > len(hits)
+
+
+@pytest.mark.parametrize("names", [("q_proj", "query_proj"), ("qkv",), ("q_proj", "")])
+def test_a_layer_that_is_not_there_is_named_with_those_that_are(
+    names: tuple[str, ...], model: nn.Module
+) -> None:
+    """`qkv` is in the vision tower alone."""
+    with pytest.raises(TrainingError, match=rf"named {names[-1]} in the blocks of .*found down_pr"):
+        target_pattern(model, names)
+
+
+def test_of_the_usual_layers_those_are_taken_that_are_there() -> None:
+    """In a mixture of experts the experts are no linear layers."""
+    model = load(saved("qwen3_omni")).model
+    assert target_names(model, target_pattern(model, NAMES))
+    assert absent_targets(model, NAMES) == ("gate_proj", "up_proj", "down_proj")
+    with pytest.raises(TrainingError, match="named gate_proj in"):
+        target_pattern(model, ("q_proj", "gate_proj"))
 
 
 def test_adapter_trains_inside_only_and_in_float32(model: nn.Module, quick: TrainConfig) -> None:
