@@ -388,7 +388,7 @@ def analyze(
     opened = stages.open_here(run)
     with progress(err) as shown:
         analysis = stages.analyze(opened, shown, parquet=parquet, **given)
-    for notice in summary.partial(analysis, opened.plan):
+    for notice in stages.cautions(opened, analysis):
         err.print(notice, markup=False)
     written = opened.beside("analysis.json")
     if as_json:
@@ -481,6 +481,7 @@ def report(
     opened = [stages.open_here(path) for path in runs] if runs else [stages.open_here(None)]
     with progress(err) as shown:
         analysis = stages.joint_analysis(opened, shown)
+        notices = stages.cautions(opened[-1], analysis)
         album = stages.pictures(opened[-1], shown, umap=umap, webgl=webgl)
     page = stages.report(
         opened[-1],
@@ -491,6 +492,8 @@ def report(
         album=album,
         webgl=webgl,
     )
+    for notice in notices:
+        err.print(notice, markup=False)
     out.print(summary.verdict_table(analysis))
     _lines((*summary.findings(analysis), "", analysis.headline, f"report: {page}"))
 

@@ -21,13 +21,13 @@ _CHANGED: Mapping[Status, str] = {
     "PASS": "more isotropic states in {}",
     "FAIL": "less isotropic states in {}",
     "WARN": "no clear change of isotropy in {}",
-    "NOT RUN": "isotropy not comparable in {}",
+    "NOT RUN": "a change of isotropy cannot be judged in {}",
 }
 _TRANSFERRED: Mapping[Status, str] = {
     "PASS": "this transferred to {}",
     "FAIL": "the opposite happened in {}",
     "WARN": "no clear transfer to {}",
-    "NOT RUN": "transfer to {} not measured",
+    "NOT RUN": "transfer to {} cannot be judged",
 }
 _RETRIEVAL: Mapping[Status, str] = {
     "PASS": "better for {}",

@@ -9,6 +9,7 @@ import functools
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import CheckpointError, UsageError
 from geomkit.store import Run, check_place, latest_run, open_run
-from geomkit.types import Analysis, Plan, Sample
+from geomkit.types import Analysis, Sample
 
 if TYPE_CHECKING:
     from geomkit.analyze import Probes
@@ -308,13 +309,32 @@ def report(
     with tempfile.TemporaryDirectory() as folder:
         media = run.previews(Path(folder)) if embed_media else {}
         return write_report(
-            _with_plan(analysis, run.plan), shown.projection, run.plan.rows, media, target,
+            as_shown(run, analysis), shown.projection, run.plan.rows, media, target,
             embed_media=embed_media, album=shown, webgl=webgl,
         )  # fmt: skip
 
 
-def _with_plan(analysis: Analysis, plan: Plan) -> Analysis:
-    """The analysis with what its plan says of how samples were shown; the samples are the map's."""
+def cautions(run: Run, analysis: Analysis) -> tuple[str, ...]:
+    """What a reader must know before any verdict of an analysis of a run."""
+    from geomkit.cautions import cautions as found
+
+    return tuple(found(as_shown(run, analysis), Counter(row.modality for row in run.plan.rows)))
+
+
+def as_shown(run: Run, analysis: Analysis) -> Analysis:
+    """The analysis with what its run says: how samples were shown, which capture is not complete.
+
+    The samples themselves are the map's.
+    """
+    from geomkit.words import lacking
+
+    plan = run.plan
+    missing = {record.name: run.missing(record.name) for record in run.checkpoints()}
+    incomplete = {
+        name: lacking(name, shards, run.shard_count()).removeprefix(f"{name} ")
+        for name, shards in missing.items()
+        if shards
+    }
     told = {
         "schema": plan.schema,
         "rows": len(plan.rows),
@@ -327,7 +347,8 @@ def _with_plan(analysis: Analysis, plan: Plan) -> Analysis:
         "stored as": plan.store_dtype,
         "options": [" ".join(word for word in option if word) for option in plan.options],
     }
-    return replace(analysis, provenance={**analysis.provenance, "plan": told})
+    found = {"plan": told, "incomplete": incomplete}
+    return replace(analysis, provenance={**analysis.provenance, **found})
 
 
 def pictures(run: Run, report: Progress, *, umap: bool = False, webgl: bool = False) -> Album:

@@ -5,7 +5,6 @@ Every function takes records and gives back something rich can print; nothing is
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,26 +32,6 @@ MARK: Mapping[Status, tuple[str, str]] = {
     "NOT RUN": ("- NOT RUN", "dim"),
     "info": ("i info", "dim"),
 }
-
-
-def partial(analysis: Analysis, plan: Plan) -> Iterator[str]:
-    """What an analysis left out, a sentence each: of the run's rows, of what could be asked."""
-    rows: Mapping[str, int] = analysis.provenance.get("rows", {})
-    planned = Counter[str](row.modality for row in plan.rows)
-    skipped = Counter(row["modality"] for row in analysis.skipped)
-    short = [
-        f"{n} of {planned[m] - skipped[m]} {m}"
-        for m, n in rows.items()
-        if n < planned[m] - skipped[m]
-    ]
-    if short:
-        yield f"rows that fit into --memory: {', '.join(short)}; the others stayed out"
-    command = next((c for c in analysis.provenance["commands"] if "analyze --" in c), "")
-    if command:
-        yield (
-            f"analysis.json holds what `{command}` asks for; `geomkit analyze` alone makes the "
-            "whole, from what is kept"
-        )
 
 
 def verdict_table(analysis: Analysis) -> Table:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
+from geomkit.cautions import cautions, left_out
 from geomkit.errors import GeomkitError, UsageError
 from geomkit.pictures.records import Album
 from geomkit.projection import Projection
@@ -184,6 +185,7 @@ class Report:
                 for t in verdicts.tallies(analysis.verdicts)
             ],
             "rows": dict(self.counts),
+            "cautions": list(cautions(analysis, self.counts)),
             "skipped": len(analysis.skipped),
             "media": {
                 "thumbnails": len(self.media.thumbnails),
@@ -290,6 +292,7 @@ class Report:
             "analysis": analysis,
             "counts": self.counts,
             "numbers": self.numbers(),
+            "left_out": list(left_out(analysis, self.counts)),
             "tallies": verdicts.tallies(analysis.verdicts),
             "verdict_groups": verdicts.verdict_groups(book),
             "forests": [p for p in forests if not p.control],

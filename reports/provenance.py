@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TABLED = frozenset({"checkpoints", "prompts", "commands", "command"})
+TABLED = frozenset({"checkpoints", "prompts", "commands", "command", "incomplete"})
 APART = frozenset({"gate", "training", "versions", "name"})
 """Fields of a checkpoint record that are not a row of the checkpoint table."""
 
