@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from geomkit.places import CheckpointSpec
     from geomkit.plans import CaptureConfig
     from geomkit.progress import Progress
-    from geomkit.training import MergeRecord, TrainingRecord
+    from geomkit.training import MergeRecord, PairSet, TrainingRecord
+    from geomkit.training.media import MediaSet
     from geomkit.training.soup import Soup
 
 SANDBOX = "sandbox"
@@ -49,9 +50,10 @@ def train(
     geometry of some of them is followed; `probe_set` names samples to follow instead.
     """
     from geomkit import sandbox
-    from geomkit.training import PairSet, TrainConfig, load_pairs
+    from geomkit.training import TrainConfig, load_pairs
     from geomkit.training import train as train_adapter
     from geomkit.training.generation import NO_CAPTIONS, Captions
+    from geomkit.training.media import load_media
 
     own = pairs.partition(":")[0] == SANDBOX
     followed, mixture = given.pop("probe_set", ""), given.pop("mix", "")
@@ -61,9 +63,9 @@ def train(
         scenes = sandbox.samples("test", images=CAPTIONS, sounds=CAPTIONS)
         captions = Captions(scenes, sandbox.INSTRUCTIONS, sandbox.paraphrases(scenes))
         watched = watched or sandbox.samples("validation", images=WATCHED, sounds=WATCHED)
-    rows = _media_pairs(pairs) if config.method == "clip" else load_pairs(pairs)
-    if mixture and isinstance(rows, PairSet):
-        rows = replace(rows, media=_media_pairs(mixture))
+    rows = load_media(pairs) if config.method == "clip" else load_pairs(pairs)
+    if mixture:
+        rows = _mixed(rows, load_media(mixture))
     return train_adapter(
         config,
         _path(base),
@@ -76,13 +78,14 @@ def train(
     )
 
 
-def _media_pairs(data: str) -> tuple[Sample, ...]:
-    """Samples with a medium and a text: those of the sandbox are scenes that training may see."""
-    from geomkit.training.recipes import load_media, named
+def _mixed(rows: PairSet | MediaSet, more: MediaSet) -> PairSet | MediaSet:
+    """Samples beside pairs of texts, or beside samples."""
+    from geomkit.training.media import MediaSet
 
-    if (recipe := named(data)) is not None and recipe.media:
-        return load_media(data)[0]
-    return _samples("sandbox:train" if data.partition(":")[0] == SANDBOX else data)
+    if isinstance(rows, MediaSet):
+        return rows + more
+    left = {f"{reason} in {more.source}": count for reason, count in more.dropped.items()}
+    return replace(rows, media=more.samples, dropped={**rows.dropped, **left})
 
 
 def _samples(data: str) -> tuple[Sample, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
 
+from geomkit.errors import SampleError, TrainingError
 from geomkit.pooling import last
 from geomkit.processing import Processor, Shown
 from geomkit.prompts import cut, render
@@ -125,7 +126,16 @@ class MediaEmbedder(InputModule):  # type: ignore[misc]  # untyped
         **_: Any,
     ) -> dict[str, Tensor | Any]:
         """Model inputs of cells of one kind, right-padded. `prompt` is not used."""
-        return dict(self.processor.encode([self._shown(str(cell)) for cell in inputs]))
+        cells = [str(cell) for cell in inputs]
+        try:
+            return dict(self.processor.encode([self._shown(cell) for cell in cells]))
+        except (ValueError, TypeError, RuntimeError, IndexError, SampleError) as cause:
+            rows = [medium(cell)[1] for cell in cells]
+            names = [self._samples[row].id for row in rows if row >= 0]
+            raise TrainingError(
+                f"Expected a batch that the processor takes, of {', '.join(names) or 'texts'}: "
+                f"{cause}."
+            ) from cause
 
     def _shown(self, cell: str) -> Shown:
         kind, row = medium(cell)

@@ -12,7 +12,6 @@ their rows nor their draws, so those are read from what you have, and the record
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from geomkit.errors import TrainingError
 from geomkit.training.pairs import PairSet, select
 from geomkit.training.tables import READERS, read_rows
-from geomkit.types import MODALITIES, Sample
+from geomkit.types import Sample
 
 TABLES = tuple(READERS)
 MANIFESTS = (".jsonl", ".csv", ".parquet")
@@ -79,35 +78,20 @@ def load_recipe(spec: str, *, seed: int = 0) -> PairSet:
     return select(rows, source=spec)
 
 
-def load_media(spec: str) -> tuple[tuple[Sample, ...], Mapping[str, int]]:
-    """The samples of every manifest in a folder, and how many were left out and why.
+def media_samples(spec: str) -> Iterator[Sample]:
+    """The samples of every manifest in a folder, under the manifest's name.
 
     Raises:
-        TrainingError: no path, no manifest, or no sample with a medium and a text.
+        TrainingError: no path, or no manifest.
     """
     from geomkit.data.samples import load_samples
 
     name, _, path = spec.partition(":")
     if not path:
         raise TrainingError(f"Expected {name}:PATH with a folder of manifests, got no path.")
-    kept: list[Sample] = []
-    dropped: Counter[str] = Counter()
-    for file in _files(Path(path)):
+    for file in _files(Path(path), MANIFESTS):
         for sample in load_samples(file)[1]:
-            if reason := _unusable(sample):
-                dropped[reason] += 1
-            else:
-                kept.append(replace(sample, id=f"{file.stem}/{sample.id}"))
-    if not kept:
-        raise TrainingError(f"Expected samples with a medium and a text in {path}, found none.")
-    return tuple(kept), dict(dropped)
-
-
-def _unusable(sample: Sample) -> str:
-    if not (sample.text and sample.text.strip()):
-        return "without a text"
-    shown = [m for m in sample.modalities() if m in MODALITIES and m != "text"]
-    return "" if shown else "without a medium"
+            yield replace(sample, id=f"{file.stem}/{sample.id}")
 
 
 def _files(path: Path, suffixes: Sequence[str] = TABLES) -> list[Path]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from geomkit.architectures import decoder
 from geomkit.data.media import load_audio, load_image
+from geomkit.data.video import load_video
 from geomkit.errors import TrainingError
 from geomkit.processing import Processor, Shown
 from geomkit.prompts import PRESETS, render
@@ -29,6 +30,8 @@ def shown(processor: Processor, sample: Sample, modality: Modality, instruction:
         media = load_image(sample.image)
     elif modality == "audio" and sample.audio is not None:
         media = load_audio(sample.audio, processor.rate)
+    elif modality == "video" and sample.video is not None:
+        media = load_video(sample.video)
     return Shown(render(processor, modality, content, instruction), modality, media)
 
 

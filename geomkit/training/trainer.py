@@ -35,21 +35,19 @@ from geomkit.training.generation import (
     generative_losses,
 )
 from geomkit.training.guards import Notice
+from geomkit.training.media import MEDIA, MediaSet, Pairs, check_filled, shows, visible_only
 from geomkit.training.merging import Agreement, base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
 from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
 from geomkit.training.record import RECORD, SCHEMA, TrainingRecord
 from geomkit.training.scope import region_hashes
 from geomkit.training.writing import write_checkpoint
-from geomkit.types import MODALITIES, Sample
+from geomkit.types import Sample
 
-MEDIA = tuple(m for m in MODALITIES if m != "text")
 KEPT = "checkpoints"
 RESUME = "resume.json"
 PROBES = 32  # texts of the pairs that are looked at where no probe set is given
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
-
-Pairs = Sequence[TextPair] | Sequence[Sample]
 
 
 def train(
@@ -80,8 +78,13 @@ def train(
     _check_mixed(config, mixed)
     checkpoint, processor = load_base(config, str(base))
     _refuse_control_tokens((*pairs, *mixed), processor)
+    pairs = visible_only(pairs, processor, progress)
+    mixed = pairs.media if isinstance(pairs, PairSet) else ()
+    check_filled((s for s in (*pairs, *mixed) if isinstance(s, Sample)), config.batch)
     if config.shuffle_pairs:
-        pairs = shuffled(pairs, config.seed)
+        other = shuffled(pairs, config.seed)
+        told = tuple(sample for sample in other if isinstance(sample, Sample))
+        pairs = replace(pairs, samples=told) if isinstance(pairs, MediaSet) else other
     before = region_hashes(checkpoint.model)
     if config.qlora:
         quantising.quantise(checkpoint.model, config.targets)
@@ -143,10 +146,10 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         config=config,
         instruction=prompts(config.prompt)["text"],
         base=job.base,
-        source=pairs.source if isinstance(pairs, PairSet) else "",
+        source=pairs.source if isinstance(pairs, PairSet | MediaSet) else "",
         pairs=len(everything),
         pairs_sha=fingerprint(everything),
-        dropped=pairs.dropped if isinstance(pairs, PairSet) else {},
+        dropped=pairs.dropped if isinstance(pairs, PairSet | MediaSet) else {},
         trained=("text", *(m for m in MEDIA if media[m])),
         media=media,
         decoder=scope.decoder,
@@ -280,7 +283,7 @@ def _check_mixed(config: TrainConfig, mixed: Sequence[Sample]) -> None:
             f"Expected samples to be mixed in with plain method lora or full, got {config.method}"
             f"{' with kl' * (config.kl > 0)}{' and shuffled pairs' * config.shuffle_pairs}."
         )
-    if odd := next((s for s in mixed if not (s.text and _shows(s))), None):
+    if odd := next((s for s in mixed if not (s.text and shows(s))), None):
         raise TrainingError(
             f"Expected a medium and a text in every sample that is mixed in, {odd.id} lacks one."
         )
@@ -289,7 +292,7 @@ def _check_mixed(config: TrainConfig, mixed: Sequence[Sample]) -> None:
 def _check_kind(config: TrainConfig, pairs: Pairs) -> None:
     texts = [pair for pair in pairs if isinstance(pair, TextPair)]
     if config.method == "clip":
-        usable = [s for s in pairs if isinstance(s, Sample) and s.text and _shows(s)]
+        usable = [s for s in pairs if isinstance(s, Sample) and s.text and shows(s)]
         if len(usable) == len(pairs):
             return
         raise TrainingError(
@@ -303,10 +306,6 @@ def _check_kind(config: TrainConfig, pairs: Pairs) -> None:
         raise TrainingError(
             f"Expected a hard negative in every pair or in none, got {negatives} of {len(pairs)}."
         )
-
-
-def _shows(sample: Sample) -> bool:
-    return any(m in sample.modalities() for m in MEDIA)
 
 
 def _some(pairs: Pairs) -> tuple[Sample, ...]:

@@ -13,8 +13,9 @@ import pytest
 from geomkit.errors import TrainingError, UsageError
 from geomkit.training import recipes
 from geomkit.training.config import TrainConfig
+from geomkit.training.media import load_media
 from geomkit.training.pairs import PairSet, TextPair, load_pairs
-from geomkit.training.recipes import RECIPES, load_media
+from geomkit.training.recipes import RECIPES
 from geomkit.training.trainer import train
 from geomkit.types import Sample
 
@@ -112,9 +113,9 @@ def test_media_are_read_from_every_manifest_of_a_folder(
     shown = [{"id": str(k), "image": f"{k}.png", "text": f"page {k}"} for k in range(2)]
     lines(tmp_path / "documents.jsonl", shown)
     lines(tmp_path / "coco.jsonl", [{"id": "0", "image": "2.png"}, {"id": "1", "text": "alone"}])
-    samples, dropped = load_media(f"multimodal-94k:{tmp_path}")
-    assert [s.id for s in samples] == ["documents/0", "documents/1"]
-    assert dropped == {"without a medium": 1, "without a text": 1}
+    found = load_media(f"multimodal-94k:{tmp_path}")
+    assert [s.id for s in found] == ["documents/0", "documents/1"]
+    assert found.dropped == {"without a medium": 1, "without a text": 1}
     with pytest.raises(TrainingError, match="multimodal-94k:PATH"):
         load_media("multimodal-94k")
 
