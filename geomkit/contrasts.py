@@ -62,7 +62,10 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """What the tables leave out: families, reasons, and the outcome in words."""
     yield families(comparison)
     if any(t.note.startswith(SAME) for t in comparison.transfers):
-        yield "trained: its change in the samples that both have; the first table is of all rows"
+        yield (
+            "trained: its change in the samples of the other side (images are set against their "
+            "own captions), so it differs from the first table, which is of all rows"
+        )
     for t in comparison.transfers:
         if t.trained and t.ratio is None and t.verdict != NOTHING:
             yield f"{t.metric}, {t.untrained}: {t.verdict} ({t.note.rstrip('.')})"

@@ -35,18 +35,19 @@ captions) where nearly all of them have both: what differs then is the modality 
 neither the content nor the number of rows.
 
 Retrieval and distances between modalities have no counterpart in a trained modality. They are
-members of the families and listed with their change, without a ratio.
+members of the families and listed with their change, without a ratio: "clearly better", "clearly
+worse", or "no clear change"; of a distance that the spread of the states explains only what it did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from geomkit.claims import DISTANCES, LEVEL, negligible
-from geomkit.compare import in_families, key, listed, number, sides
+from geomkit.claims import LEVEL, claim, judged, negligible
+from geomkit.compare import because, in_families, key, listed, medium_of, number, sides
 from geomkit.errors import DegenerateInput
-from geomkit.types import Difference, Interval, Transfer
+from geomkit.types import Difference, Interval, Status, Transfer
 from geomkit.ways import Change, alike, arrived, closed, defined, ratio_of, unfair_reason
 
 FULL = "transferred in full"
@@ -60,13 +61,25 @@ OPPOSITE = "the opposite happened"
 NOTHING = "nothing to transfer"
 INCOMPARABLE = "not comparable"
 UNMEASURED = "not measured"
-ALONE = {True: "clearly better", False: "clearly worse", None: "no clear change"}
+BETTER, WORSE, STILL = "clearly better", "clearly worse", "no clear change"
 """Verdicts of what has no counterpart in a trained modality."""
+GREW, SHRANK = "grew as states spread", "shrank as states collapsed"
+BLIND = "no claim without uniformity"
+"""Verdicts of a distance that says nothing of the pairs: every distance did the same."""
 
 SAME = "in the same samples"
 """How the note begins where the trained modality is measured in the untrained one's samples."""
 
 CARRIED = (FULL, NEARLY, PART, MORE, SOME)
+STATUSES: Mapping[str, Status] = {
+    **dict.fromkeys((*CARRIED, BETTER), "PASS"),
+    **dict.fromkeys((OPPOSITE, WORSE), "FAIL"),
+    **dict.fromkeys((NONE, OPEN, STILL), "WARN"),
+    **dict.fromkeys((NOTHING, INCOMPARABLE, UNMEASURED), "NOT RUN"),
+    **dict.fromkeys((GREW, SHRANK, BLIND), "info"),
+}
+"""The status that a verdict is told with."""
+
 NEAR = 0.9
 """With many samples any shortfall is clear; above this it is not worth the word "part"."""
 
@@ -88,11 +101,17 @@ def transfers(changes: Iterable[Change], trained: Sequence[str]) -> tuple[Transf
     own = {(c.record.metric, c.record.modality): c for c in changes if c.record.better != "neither"}
     unseen = [c for (_, m), c in own.items() if "@" not in m and not {*sides(m)} <= {*trained}]
     p = in_families([c.record for c in unseen])
-    return tuple(
-        transfer
-        for c in unseen
-        for transfer in _of(c, _counterparts(c, own, trained), p.get(key(c.record)))
-    )
+    spread = {
+        m: judged(c.record, p.get(key(c.record)))
+        for (metric, m), c in own.items()
+        if metric == "uniformity"
+    }
+    found: list[Transfer] = []
+    for c in unseen:
+        taught, level = _counterparts(c, own, trained), p.get(key(c.record))
+        alone = _alone(c, level, spread.get(medium_of(c.record.modality), "NOT RUN"))
+        found += [_against(c, other, level) for other in taught] or [alone]
+    return tuple(found)
 
 
 def _counterparts(
@@ -107,22 +126,20 @@ def _counterparts(
     return [c for c in found if c]
 
 
-def _of(change: Change, taught: Sequence[Change], p: float | None) -> Iterator[Transfer]:
-    """One record against each trained modality; a single one where there is none to set against."""
-    if taught:
-        yield from (_against(change, other, p) for other in taught)
-    else:
-        yield _alone(change, p)
-
-
-def _alone(change: Change, p: float | None) -> Transfer:
-    """What the change is by itself."""
+def _alone(change: Change, p: float | None, spread: Status) -> Transfer:
+    """What the change is by itself, read as everywhere; `spread` is of uniformity in its medium."""
     d = change.record
     if _unmeasured(d):
-        return replace(_empty(d, p), verdict=UNMEASURED, note=_reason(d))
-    note = "a distance grows when states spread: read it with uniformity"
-    told = ALONE[_clearly(d, p)]
-    return replace(_empty(d, p), verdict=told, note=note if d.metric in DISTANCES else "")
+        return replace(_empty(d, p), verdict=UNMEASURED, note=because(d.note))
+    status = claim(d, p, spread)
+    if status != "info":
+        told = {"PASS": BETTER, "FAIL": WORSE}.get(status, STILL)
+        return replace(_empty(d, p), verdict=told)
+    if spread == "NOT RUN":
+        note = "a distance is read with uniformity, which was not measured here"
+        return replace(_empty(d, p), verdict=BLIND, note=note)
+    note = "so does every distance then; it says nothing about the pairs"
+    return replace(_empty(d, p), verdict=GREW if spread == "PASS" else SHRANK, note=note)
 
 
 def _against(change: Change, other: Change, p: float | None) -> Transfer:
@@ -131,11 +148,12 @@ def _against(change: Change, other: Change, p: float | None) -> Transfer:
     same = SAME if t.modality != other.name else ""
     empty = replace(_empty(d, p), trained=other.name, change_trained=t.value, note=same)
     for flawed in (c for c in (change, other) if _unmeasured(c.record)):
-        reason = _reason(flawed.record)
-        return replace(empty, verdict=UNMEASURED, note=f"{flawed.name}: {reason}")
+        reason = f"{flawed.name}: {because(flawed.record.note)}"
+        return replace(empty, verdict=UNMEASURED, note=reason)
     taught = _clearly(t, None)
     if not taught:
-        return replace(empty, verdict=NOTHING, note=_joined(same, f"{other.name}: {ALONE[taught]}"))
+        told = f"{other.name}: {STILL if taught is None else WORSE}"
+        return replace(empty, verdict=NOTHING, note=_joined(same, told))
     unfair = unfair_reason(change, other)
     if unfair:
         return replace(empty, verdict=_verdict(d, p, None, unfair), note=_joined(same, unfair))
@@ -218,10 +236,6 @@ def _empty(d: Difference, p: float | None) -> Transfer:
 
 def _unmeasured(d: Difference) -> bool:
     return d.value is None or d.interval is None
-
-
-def _reason(d: Difference) -> str:
-    return d.note or "no reason given"
 
 
 def _joined(*notes: str) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from geomkit import statistics
+from geomkit.claims import claim
 from geomkit.errors import DegenerateInput
 from geomkit.outcome import outcomes, reached, sentences, share
 from geomkit.statistics import Estimate
@@ -21,6 +22,7 @@ from geomkit.transfer import (
     OPPOSITE,
     PART,
     SOME,
+    STATUSES,
     UNMEASURED,
     transfers,
 )
@@ -297,12 +299,35 @@ def test_pairs_and_directions_are_listed_without_a_ratio():
     )
     told = {name: (t.trained, t.ratio, t.verdict) for name, t in found.items()}
     assert told == {
-        ("alignment", "image-text"): ("", None, "clearly worse"),
+        ("alignment", "image-text"): ("", None, "no claim without uniformity"),
         ("retrieval_r1", "image->text"): ("", None, "clearly better"),
         ("retrieval_r1", "text->image"): ("", None, "no clear change"),
     }
     assert found["retrieval_r1", "image->text"].change_untrained == pytest.approx(0.7)
-    assert "read it with uniformity" in found["alignment", "image-text"].note
+    assert "read with uniformity" in found["alignment", "image-text"].note
+
+
+@pytest.mark.parametrize(
+    ("metric", "distance", "uniformity", "told"),
+    [
+        (metric, *case)
+        for metric in ("alignment", "modality_gap", "modality_gap_plug_in")
+        for case in (
+            ((0.1, 0.8), (-0.5, -3.0), "grew as states spread"),
+            ((0.8, 0.1), (-3.0, -0.5), "shrank as states collapsed"),
+            ((0.8, 0.1), (-0.5, -3.0), "clearly better"),
+            ((0.1, 0.8), (-3.0, -0.5), "clearly worse"),
+            ((0.1, 0.1), (-0.5, -3.0), "no clear change"),
+        )
+    ],
+)
+def test_a_distance_is_read_with_the_spread_of_its_medium(metric, distance, uniformity, told):
+    """The published gap, the unbiased one and alignment alike; the verdict table says the same."""
+    pair = change("image-text", *distance, metric=metric, better="lower")
+    spread = change("image", *uniformity, metric="uniformity", better="lower", seed=3)
+    found = judged(TEXT, pair, spread)
+    assert found[metric, "image-text"].verdict == told
+    assert STATUSES[told] == claim(pair.record, None, claim(spread.record))
 
 
 def test_what_has_no_better_direction_and_what_training_saw_is_left_out():
