@@ -61,9 +61,8 @@ def test_clip_counts_what_it_leaves_out_and_takes_what_is_mixed_in(
     base: Path, manifest: Callable[[str, int], str], tmp_path: Path
 ) -> None:
     first, second = manifest("first", 5), manifest("second", 6)
-    record = stages.train(
-        str(base), first, tmp_path / "a", silent, mix=second, method="clip", **QUICK
-    )
+    given = {**QUICK, "mix": second, "method": "clip", "geometry_every": 1}
+    record = stages.train(str(base), first, tmp_path / "a", silent, **given)
     assert (record.pairs, record.media["image"]) == (11, 11)
     assert record.source == f"{first} + {second}"
     assert {k.partition(" (")[0]: n for k, n in record.dropped.items()} == {
