@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, overload
@@ -139,12 +139,20 @@ def select(rows: Iterable[Row], *, source: str) -> PairSet:
             kept[pair] = None
     if not kept:
         raise TrainingError(_nothing(source, dropped, next(iter(looked), ())))
-    negatives = sum(pair.negative is not None for pair in kept)
-    if 0 < negatives < len(kept):
-        # The loss needs the same columns in every row, so the minority without one is left out.
-        dropped["without a negative"] += len(kept) - negatives
-        kept = {pair: None for pair in kept if pair.negative is not None}
-    return PairSet(source, tuple(kept), dict(dropped))
+    pairs = _alike(kept, dropped)
+    return PairSet(source, pairs, {reason: n for reason, n in dropped.items() if n})
+
+
+def _alike(kept: Collection[TextPair], dropped: Counter[str]) -> tuple[TextPair, ...]:
+    """The loss needs the same columns in every row: what is left out is what fewer rows have."""
+    having = [pair for pair in kept if pair.negative is not None]
+    if 2 * len(having) >= len(kept):
+        dropped["without a negative"] += len(kept) - len(having)
+        return tuple(having)
+    dropped["negative, which most pairs lack"] += len(having)
+    bare = dict.fromkeys(replace(pair, negative=None) for pair in kept)
+    dropped["duplicate"] += len(kept) - len(bare)
+    return tuple(bare)
 
 
 def _columns(row: Row) -> tuple[str, ...]:

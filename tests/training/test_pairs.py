@@ -63,6 +63,15 @@ def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
     assert "2 pairs from p.jsonl; left out: 1 duplicate, 1 empty" in found.report()
 
 
+def test_a_few_negatives_do_not_cost_the_pairs_that_have_none(tmp_path: Path) -> None:
+    rows = [{"anchor": f"a{i}", "positive": f"p{i}"} for i in range(7)]
+    rows += [{"anchor": "a8", "positive": "p8", "negative": f"n{i}"} for i in range(2)]
+    found = load_pairs(write(tmp_path / "p.jsonl", rows))
+    expected = [TextPair(f"a{i}", f"p{i}") for i in (*range(7), 8)]
+    assert list(found.pairs) == expected
+    assert found.dropped == {"negative, which most pairs lack": 2, "duplicate": 1}
+
+
 def test_nli_column_names_are_understood(tmp_path: Path) -> None:
     path = tmp_path / "nli.csv"
     path.write_text("sent0,sent1,hard_neg\nit rains,it is wet,it is dry\n", encoding="utf-8-sig")
