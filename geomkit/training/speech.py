@@ -3,8 +3,9 @@
     generative = lambda * mean nats of the positive's tokens, said to the anchor
     kl         = beta * mean over tokens of KL(p_base(. | before) || p_now(. | before))
 
-Both are read from one forward pass of the whole model over the turns of the speech column, of the
-first rows of a batch: rows come in random order, so that is a fair sample of it.
+Both are read from forward passes of the whole model over the turns of the speech column, so many
+rows at a time; where that takes several passes, each is run again for its gradients, so that one
+after the other is in memory. Means are over the tokens of the whole batch, of all processes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from geomkit.training import processes
+
+GIVEN = ("input_ids", "attention_mask", "targets")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,35 +34,58 @@ class Speech:
     base: Callable[[Mapping[str, Tensor]], Tensor]  # logits of the model as it was
     generative: float
     kl: float
-    rows: int
+    mini_batch: int  # rows of a forward pass
 
     def __call__(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Name -> weighted part of the loss."""
-        given = {name: features[name][: self.rows] for name in ("input_ids", "attention_mask")}
-        given = _trimmed(given)
-        logits = self.model(**given, use_cache=False).logits.float()
+        turns = list(zip(*(features[name].split(self.mini_batch) for name in GIVEN), strict=True))
+        if len(turns) == 1:
+            sums = [self._sums(*turns[0])]
+        else:
+            sums = [checkpoint(self._sums, *turn, use_reentrant=False) for turn in turns]
+        said, apart = (torch.stack(column).sum() for column in zip(*sums, strict=True))
         parts = {}
         if self.generative:
-            targets = features["targets"][: self.rows]
-            parts["generative"] = self.generative * answer_loss(logits, given, targets)
+            parts["generative"] = self.generative * said / _share(features["targets"])
         if self.kl:
-            parts["kl"] = self.kl * drift(logits, self.base(given), given["attention_mask"])
+            parts["kl"] = self.kl * apart / _share(features["attention_mask"])
         return parts
 
+    def _sums(self, ids: Tensor, mask: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Nats of the answers of some turns, and the divergence from the base over their tokens."""
+        given = _trimmed({"input_ids": ids, "attention_mask": mask})
+        logits = self.model(**given, use_cache=False).logits.float()
+        said = apart = logits.new_zeros(())
+        if self.generative:
+            said = answer_loss(logits, given, targets, reduction="sum")
+        if self.kl:
+            mask = given["attention_mask"]
+            apart = drift(logits, self.base(given), mask, reduction="sum")
+        return said, apart
 
-def answer_loss(logits: Tensor, given: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+
+def _share(counts: Tensor) -> Tensor:
+    """Tokens of all processes, shared evenly: gradients are averaged over the processes."""
+    return processes.total(counts.sum()) / processes.count()
+
+
+def answer_loss(
+    logits: Tensor, given: Mapping[str, Tensor], targets: Tensor, reduction: str = "mean"
+) -> Tensor:
     """Mean nats over the last `targets[row]` real tokens of all rows, given all before them."""
     ids, mask = given["input_ids"], given["attention_mask"].bool()
     place = mask.cumsum(dim=1)
     answer = mask & (place > (place.amax(dim=1) - targets)[:, None])
-    return functional.cross_entropy(logits[:, :-1][answer[:, 1:]], ids[:, 1:][answer[:, 1:]])
+    asked, told = logits[:, :-1][answer[:, 1:]], ids[:, 1:][answer[:, 1:]]
+    return functional.cross_entropy(asked, told, reduction=reduction)
 
 
-def drift(logits: Tensor, base: Tensor, mask: Tensor) -> Tensor:
+def drift(logits: Tensor, base: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
     """Mean over real tokens of KL(base || now), in nats."""
     now, before = (functional.log_softmax(t.float(), dim=-1) for t in (logits, base))
     apart = functional.kl_div(now, before, log_target=True, reduction="none").sum(dim=-1)
-    return apart[mask.bool()].mean()
+    found = apart[mask.bool()]
+    return found.mean() if reduction == "mean" else found.sum()
 
 
 def without_branches(adapted: Any) -> Callable[[Mapping[str, Tensor]], Tensor]:
