@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-import torch
 from torch import Tensor, distributed
 
 PATIENCE = timedelta(hours=12)  # that others wait while the first one measures and writes
@@ -64,7 +63,7 @@ def average(gradients: Iterable[Tensor]) -> None:
         return
     for gradient in gradients:
         distributed.all_reduce(gradient)
-        gradient /= count()
+        gradient.div_(count())
 
 
 def from_first(value: Any) -> Any:

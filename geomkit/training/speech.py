@@ -38,7 +38,8 @@ class Speech:
 
     def __call__(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Name -> weighted part of the loss."""
-        turns = list(zip(*(features[name].split(self.mini_batch) for name in GIVEN), strict=True))
+        columns = (torch.split(features[name], self.mini_batch) for name in GIVEN)
+        turns = list(zip(*columns, strict=True))
         if len(turns) == 1:
             sums = [self._sums(*turns[0])]
         else:
