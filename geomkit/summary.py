@@ -190,6 +190,12 @@ def training_lines(record: TrainingRecord) -> Iterator[str]:
         reasons = [f"{count} {reason}" for reason, count in sorted(record.dropped.items())]
         cut = [f"{record.cut} texts cut to {record.config.max_tokens} tokens"] * (record.cut > 0)
         yield f"of the pairs: {'; '.join([*(f'left out: {r}' for r in reasons), *cut])}"
+    if record.epochs:
+        most = max(record.epochs, key=lambda one: one.left_out)
+        yield (
+            f"{counted(len(record.epochs), 'whole epoch')}; rows that one left out: at most "
+            f"{most.left_out} of {most.rows}"
+        )
     for notice in record.notices:
         yield f"warning: {notice.message}"
     for change in record.generation:

@@ -39,6 +39,7 @@ from geomkit.training.loss import MaskedRankingLoss
 from geomkit.training.methods import Arm, save_small, writes_checkpoint
 from geomkit.training.pairs import TextPair
 from geomkit.training.record import Step
+from geomkit.training.sampling import Coverage, DistinctTexts, Epoch, covered, few
 from geomkit.training.speech import Speech, as_it_was, without_branches
 from geomkit.types import Modality, Sample
 
@@ -71,16 +72,22 @@ class Fit:
     steps: tuple[Step, ...]
     geometry: tuple[Geometry, ...]
     notices: tuple[Notice, ...]
+    epochs: tuple[Epoch, ...]
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
     """The library's trainer, without its model card, which asks the hub about models and data."""
 
     job: Job
+    coverage: Coverage
     started = 0.0
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """No card: training.json is the record."""
+
+    def get_batch_sampler(self, *args: Any, **kwargs: Any) -> DistinctTexts:
+        """Batches of distinct texts, counted."""
+        return self.coverage.sampler(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the log history should keep of a step."""
@@ -120,13 +127,12 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
 class _Ticker(TrainerCallback):  # type: ignore[misc]  # untyped
     """Tells the progress of steps."""
 
-    def __init__(self, total: int, progress: Progress) -> None:
-        self.total = total
+    def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """One step more."""
-        self.progress("train", state.global_step, self.total)
+        self.progress("train", state.global_step, state.max_steps)
 
 
 def fit(job: Job, progress: Progress = silent) -> Fit:
@@ -148,8 +154,8 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
         symmetric=config.method == "clip",
         speech=_speech(job),
     )
-    guard, watch = LossGuard(config), _watch(job)
-    callbacks: list[TrainerCallback] = [guard]
+    guard, watch, coverage = LossGuard(config), _watch(job), Coverage()
+    callbacks: list[TrainerCallback] = [guard, coverage]
     if watch is not None:
         callbacks += [
             watch,
@@ -163,11 +169,8 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
             loss=loss,
             callbacks=callbacks,
         )
-        trainer.job = job
-        total = config.steps or round(
-            config.epochs * (len(job.pairs) + len(job.mixed)) / config.batch
-        )
-        trainer.add_callback(_Ticker(total, progress))
+        trainer.job, trainer.coverage = job, coverage
+        trainer.add_callback(_Ticker(progress))
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
         trainer.train(resume_from_checkpoint=_last(job.kept))
     notices = (*guard.notices, *(collapse.notices if watch is not None else ()))
@@ -185,7 +188,8 @@ def _fitted(
         )
     # a history that was read from a file has its keys in another order
     seen = sorted(recorded(history), key=lambda one: (one.step, one.modality, one.metric))
-    return Fit(steps, tuple(seen), notices)
+    epochs = covered(history)
+    return Fit(steps, tuple(seen), (*notices, *few(epochs, len(steps))), epochs)
 
 
 def _step(row: Mapping[str, Any]) -> Step:

@@ -11,6 +11,7 @@ from geomkit.training.generation import GenerationChange
 from geomkit.training.geometry import Geometry
 from geomkit.training.guards import Notice
 from geomkit.training.merging import Agreement
+from geomkit.training.sampling import Epoch
 
 SCHEMA = "geomkit-training/1"
 RECORD = "training.json"
@@ -70,6 +71,7 @@ class TrainingRecord:
     geometry: tuple[Geometry, ...] = ()
     notices: tuple[Notice, ...] = ()
     agreement: tuple[Agreement, ...] = ()
+    epochs: tuple[Epoch, ...] = ()  # whole passes over the pairs
     cut: int = 0  # texts longer than max_tokens, of which the beginning was read
 
     def to_json(self) -> str:

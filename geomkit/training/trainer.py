@@ -169,6 +169,7 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         generation=(),
         versions={package: version(package) for package in _PACKAGES},
         geometry=done.geometry,
+        epochs=done.epochs,
         notices=(*_absent(job.arm.absent), *done.notices),
         cut=_cut(everything, job.processor, config.max_tokens),
     )
