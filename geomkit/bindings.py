@@ -60,27 +60,28 @@ def judged(bindings: Iterable[Binding], site: str = SITE) -> Iterator[Judged]:
 
 
 def _word(text: Cells, media: Cells) -> tuple[Word, str]:
-    own_text, own, mapped = text.get(("r2", "text")), media["r2", "own"], media["r2", "text"]
+    own_text, own = text.get(("r2", "text")), media.get(("r2", "own"))
+    mapped = media.get(("r2", "text"))
     for record, what in (
         (own_text, "the map does not foretell held-out text itself"),
-        (own, f"no affine map foretells {mapped.modality}, not even its own"),
+        (own, "no affine map foretells its change, not even its own"),
         (mapped, "the map of text has no R2"),
     ):
         if record is None or record.value is None:
-            return "cannot be told", f"not measured ({record.note if record else 'no text rows'})"
+            return "cannot be told", f"not measured ({_reason(record)})"
         if record is not mapped and not _above(record):
             return "cannot be told", f"{what} (R2 {_number(record)})"
     return _compared(media), _numbers(media)
 
 
 def _compared(media: Cells) -> Word:
-    beats_shift = _above(media["r2", "text-shift"])
-    if beats_shift and _near(media["r2", "text"], media["r2", "own"]):
+    mapped, own = media.get(("r2", "text")), media.get(("r2", "own"))
+    beats_shift = _above(media.get(("r2", "text-shift")))
+    if beats_shift and _near(mapped, own):
         return "holds"
-    centred = media["r2_centred", "text"]
-    linear = _above(centred) and _near(centred, media["r2_centred", "own"])
-    better = beats_shift and _above(media["r2", "text"])
-    return "holds in part" if better or linear else "does not hold"
+    centred = media.get(("r2_centred", "text"))
+    linear = _above(centred) and _near(centred, media.get(("r2_centred", "own")))
+    return "holds in part" if (beats_shift and _above(mapped)) or linear else "does not hold"
 
 
 def _numbers(media: Cells) -> str:
@@ -88,10 +89,11 @@ def _numbers(media: Cells) -> str:
     told = [
         f"{_number(media['r2', 'text'])} by the map fitted on text",
         f"{_number(media['r2', 'own'])} by one of its own",
-        f"{_number(media['r2', 'shift'])} by text's mean change alone",
     ]
-    given = media["r2_centred", "text"]
-    if given.value is not None:
+    shift, given = media.get(("r2", "shift")), media.get(("r2_centred", "text"))
+    if shift is not None:
+        told.append(f"{_number(shift)} by text's mean change alone")
+    if given is not None and given.value is not None:
         told.append(f"{_number(given)} by the map once the means are given")
     reach = media.get(("reach", "text"))
     if reach is not None and reach.value is not None:
@@ -99,13 +101,18 @@ def _numbers(media: Cells) -> str:
     return f"R2 of its change is {'; '.join(told)}; n {media['r2', 'text'].n}"
 
 
-def _above(record: Binding) -> bool:
-    return record.interval is not None and record.interval.low > 0
+def _reason(record: Binding | None) -> str:
+    """Why there is no number, as it stands in brackets."""
+    return record.note.rstrip(". ") if record else "there is no record of it"
 
 
-def _near(record: Binding, ceiling: Binding) -> bool:
+def _above(record: Binding | None) -> bool:
+    return record is not None and record.interval is not None and record.interval.low > 0
+
+
+def _near(record: Binding | None, ceiling: Binding | None) -> bool:
     """Is the value at least half of the ceiling?"""
-    if record.value is None or ceiling.value is None:
+    if record is None or ceiling is None or record.value is None or ceiling.value is None:
         return False
     return record.value >= HALF * ceiling.value
 

@@ -178,13 +178,15 @@ def _sentence(
 ) -> str:
     """What the change is, with its company, and how clear it is."""
     d, name = change, f"{WORDS[change.metric]} of {change.modality}"
-    if d.value is None or d.interval is None:
+    if d.value is None:
         return f"{name}: not measured ({because(d.note)})."
     found = (values.get((d.metric, d.modality, c)) for c in (d.before, d.after))
     before, after = (m.value if m else None for m in found)
+    ends = f"{number(before)} -> {number(after)}"
+    if d.interval is None:
+        return f"{name} {ends}, change {d.value:+.3g}: cannot be judged ({because(d.note)})."
     if d.value == d.interval.low == d.interval.high == 0:
         return f"{name} {number(before)} before and after, n {d.n}: no change."
-    ends = f"{number(before)} -> {number(after)}"
     sure = f"{d.interval.level:.0%} {d.interval.low:+.3g} to {d.interval.high:+.3g}, n {d.n}"
     return f"{name} {ends}, change {d.value:+.3g} ({sure}): {_word(d, p.get(key(d)))}."
 

@@ -50,7 +50,8 @@ def verdict_table(analysis: Analysis) -> Table:
             continue  # several attributes in one verdict: `probe_lines` has the words
         mark, colour = MARK[verdict.status]
         numbers = _numbers(analysis, verdict.metric, verdict.modality)
-        cells = (verdict.metric, verdict.modality, verdict.role, *numbers)
+        known = analysis.trained or verdict.role == "control"
+        cells = (verdict.metric, verdict.modality, verdict.role if known else "", *numbers)
         table.add_row(*(Text(cell) for cell in cells), Text(mark, colour))
     return table
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from geomkit.claims import claim, clearly
+from geomkit.compare import medium_of
 from geomkit.types import (
     MODALITIES,
     Analysis,
@@ -20,6 +22,7 @@ from geomkit.types import (
     Measurement,
     Modality,
     ProbeResult,
+    Status,
 )
 from reports.metrics import DRIFT
 
@@ -82,6 +85,22 @@ class Book:
         }
 
     @cached_property
+    def statuses(self) -> Mapping[tuple[str, str], Status]:
+        """What the verdicts say, by metric and modality."""
+        return {(v.metric, v.modality): v.status for v in self.analysis.verdicts}
+
+    def status(self, difference: Difference) -> Status:
+        """What a change may claim: what its verdict says at the site of verdicts, else by itself.
+
+        A probe's change is read by itself: its verdict is of several attributes, or of a control.
+        """
+        d = difference
+        if d.site in (FINAL, HEAD) and (d.metric, d.modality) in self.statuses:
+            return self.statuses[d.metric, d.modality]
+        spread = self.differences.get(("uniformity", d.site, medium_of(d.modality)))
+        return claim(d, None, self.status(spread) if spread and spread is not d else "NOT RUN")
+
+    @cached_property
     def controls(self) -> frozenset[str]:
         """Attributes that no caption names."""
         return frozenset(p.attribute for p in self.analysis.probes if not p.spoken)
@@ -139,8 +158,11 @@ def drift_measurement(drift: Drift) -> Measurement:
 
 
 def certainty(difference: Difference | None) -> Certainty:
-    """How clear a change is; by its own interval where no simultaneous one was made."""
-    if difference is None or not difference.clear:
+    """How clear a change is; by its own interval where no simultaneous one was made.
+
+    What rounding can do is no change at any site.
+    """
+    if difference is None or not clearly(difference):
         return "no"
     band = difference.band
     return "everywhere" if band is not None and (band.low > 0 or band.high < 0) else "here"

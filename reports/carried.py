@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+from geomkit.bindings import judged
+from geomkit.compare import because, listed
+from geomkit.transfer import NOTHING, SAME
 from geomkit.types import MODALITIES, Binding, Difference, Interval, Transfer
 from reports.book import FINAL, Book, known, padded, reach
 from reports.metrics import FAMILIES, family_of
@@ -40,12 +44,18 @@ class Carried:
     interval: Interval | None
     closed: bool  # the share is of the way to the metric's reference
     headline: bool
+    whole: Difference | None  # the trained change over all its samples, where it is told of some
+
+    @property
+    def note(self) -> str:
+        """What the record remarks; the page says beside the number in which samples it is."""
+        return self.record.note.removeprefix(SAME).removeprefix("; ")
 
 
 def carried_rows(book: Book) -> tuple[Carried, ...]:
     """Transfers of the compared pair of checkpoints, by family, then as they were recorded."""
     own = [
-        carried(t)
+        carried(t, book)
         for t in book.analysis.transfers
         if (t.before, t.after) == (book.before, book.after)
     ]
@@ -60,31 +70,72 @@ def carried_rows(book: Book) -> tuple[Carried, ...]:
     return tuple(sorted(own, key=place))
 
 
-def carried(record: Transfer) -> Carried:
+def carried(record: Transfer, book: Book) -> Carried:
     """A record with the share of the way where there is one, else the plain ratio."""
     closed = record.closed_ratio is not None
     share = record.closed_ratio if closed else record.ratio
     interval = record.closed_interval if closed else record.interval
-    return Carried(record, share, interval, closed, family_of(record.metric) == "headline")
+    headline = family_of(record.metric) == "headline"
+    whole = book.differences.get((record.metric, record.site, record.trained))
+    other = record.note.startswith(SAME) and whole and whole.value != record.change_trained
+    return Carried(record, share, interval, closed, headline, whole if other else None)
 
 
 def carried_panel(book: Book) -> ForestPanel | None:
-    """Shares of the headline measures on one axis that holds 0 and 1; None without any."""
+    """Shares of the headline measures on one axis that holds 0 and 1; None without any.
+
+    What training saw stands at 1, as all others are told as shares of its change.
+    """
     rows = [c for c in carried_rows(book) if c.headline and c.share is not None]
     if not rows:
         return None
-    marks = tuple(
-        ForestRow(
-            f"{metric_title(c.record.metric)}: {c.record.untrained}",
-            "untrained", family(c.record.untrained), as_difference(c),
-        )
-        for c in rows
-    )  # fmt: skip
+    marks: list[ForestRow] = []
+    for metric, own in groupby(rows, key=lambda c: c.record.metric):
+        told = list(own)
+        title = metric_title(metric)
+        marks += [
+            ForestRow(f"{title}: {kind}, trained", "trained", family(kind), of_itself(told[0]))
+            for kind in dict.fromkeys(c.record.trained for c in told)
+        ]
+        marks += [
+            ForestRow(
+                f"{title}: {c.record.untrained}", "untrained", family(c.record.untrained),
+                as_difference(c),
+            )
+            for c in told
+        ]  # fmt: skip
+    taught = listed(list(dict.fromkeys(c.record.trained for c in rows)))
     shown = [v for c in rows for v in reach(c.share, bounded(c.interval))]
     low, high = padded(min([0.0, *shown]), max([1.0, *shown]))
     return ForestPanel(
-        "carried", "Carried over", "neither", False, rows[0].record.site, marks, low, high,
-        hint="untrained over trained change", ends=("none", "all"), lines=(1.0,),
+        "carried", "Carried over", "neither", False, rows[0].record.site, tuple(marks), low, high,
+        hint=f"as a share of {taught} (trained)", ends=("none", "all"), lines=(1.0,),
+    )  # fmt: skip
+
+
+def unshared(book: Book) -> str:
+    """Why there is no share of the trained modality's change to show."""
+    if not book.analysis.trained:
+        return "what training saw is not recorded"
+    if FINAL not in book.analysis.sites:
+        return "transfer is told at the final norm, which this analysis left out"
+    rows = carried_rows(book)
+    own = [c.record for c in rows if c.headline and c.record.trained]
+    if not own:
+        missing = "this analysis has no transfer records; analyze the run again to make them"
+        return "no headline measure has a counterpart in a trained modality" if rows else missing
+    taught = listed(list(dict.fromkeys(t.trained for t in own)))
+    if {t.verdict for t in own} == {NOTHING}:
+        return f"{taught} did not clearly improve, so there is nothing to carry over"
+    return because(next((t.note for t in own if t.note and t.verdict != NOTHING), ""))
+
+
+def of_itself(one: Carried) -> Difference:
+    """The trained modality as a share of itself: what the others are held against."""
+    t = one.record
+    return Difference(
+        t.metric, t.before, t.after, t.site, t.trained, 1.0, Interval(1.0, 1.0), "neither", 0,
+        "trained: the change that the others are shares of",
     )  # fmt: skip
 
 
@@ -133,7 +184,14 @@ def bound_panel(book: Book) -> ForestPanel | None:
     return ForestPanel(
         "bound", "Bound to text", "neither", False, here[0].site, tuple(rows), low, high,
         hint="share of the change foretold", ends=("none", "all"), lines=(1.0,),
+        words=bound_words(book),
     )  # fmt: skip
+
+
+def bound_words(book: Book) -> tuple[str, ...]:
+    """What the binding test says of each modality, by the rule that the headline is made with."""
+    here = bindings_at(book)
+    return tuple(one.sentence for one in judged(here, here[0].site)) if here else ()
 
 
 def bindings_at(book: Book) -> list[Binding]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from geomkit.claims import clearly
 from geomkit.types import Difference, Measurement
 from reports.book import certainty
 from reports.layers import LayerPanel, runs
@@ -111,7 +112,7 @@ def forest_trace(row: ForestRow, panel: ForestPanel, place: int) -> Figure:
         "y": [place],
         "marker": {
             "symbol": "triangle-left" if beyond else SYMBOLS[row.family], "size": 11,
-            "color": ink if change.clear else "@panel", "line": {"color": ink, "width": 2},
+            "color": ink if clearly(change) else "@panel", "line": {"color": ink, "width": 2},
         },
         "hovertemplate": f"{plain(row.label)}"
         f"<br>{with_interval(change.value, change.interval, places)}"
@@ -128,7 +129,7 @@ def forest_trace(row: ForestRow, panel: ForestPanel, place: int) -> Figure:
 
 def forest_remark(change: Difference) -> str:
     """What is said of a dot under its numbers."""
-    clear = "clear" if change.clear else "not clear"
+    clear = "clear" if clearly(change) else "not clear"
     return f"{clear} (n = {number(change.n)})" if change.n else change.note or clear
 
 

@@ -38,6 +38,12 @@ class Card:
     before: tuple[Item, ...]
     after: tuple[Item, ...]
 
+    @property
+    def moved(self) -> bool:
+        """Whether anything near it changed: a neighbour, or the place of its other view."""
+        c = self.change
+        return c.kept < c.k or c.rank_before != c.rank_after
+
 
 def cards(album: Album, rows: Sequence[Row], media: Media) -> tuple[Card, ...]:
     """The samples that changed most, one card each."""

@@ -20,9 +20,12 @@ from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from geomkit.cautions import cautions, left_out
+from geomkit.claims import clearly
+from geomkit.compare import because
 from geomkit.errors import GeomkitError, UsageError
 from geomkit.pictures.records import Album
 from geomkit.projection import Projection
+from geomkit.transfer import STATUSES
 from geomkit.types import MODALITIES, Analysis, Row
 from reports import (
     carried,
@@ -181,7 +184,13 @@ class Report:
             "schema": SCHEMA,
             "analysis": ANALYSIS.dump_python(analysis, mode="json"),
             "tallies": [
-                {"role": t.role, "modality": t.family, "passed": t.passed, "judged": t.judged}
+                {
+                    "role": t.role,
+                    "modality": t.family,
+                    "passed": t.passed,
+                    "judged": t.judged,
+                    "missing": t.missing,
+                }
                 for t in verdicts.tallies(analysis.verdicts)
             ],
             "rows": dict(self.counts),
@@ -292,6 +301,7 @@ class Report:
             "analysis": analysis,
             "counts": self.counts,
             "numbers": self.numbers(),
+            "has_losses": any(m.site == HEAD for m in analysis.measurements),
             "left_out": list(left_out(analysis, self.counts)),
             "tallies": verdicts.tallies(analysis.verdicts),
             "verdict_groups": verdicts.verdict_groups(book),
@@ -299,6 +309,9 @@ class Report:
             "control_forests": [p for p in forests if p.control],
             "headline_panels": self.headline_panels,
             "carried": carried.carried_rows(book),
+            "unshared": carried.unshared(book),
+            "unseen": [m for m in analysis.modalities if m not in analysis.trained],
+            "bound_words": carried.bound_words(book),
             "bindings": carried.bound_rows(book, BY) if analysis.bindings else (),
             "by": BY,
             "other_differences": transfer.other_differences(book),
@@ -378,7 +391,9 @@ def environment() -> Environment:
         "number": words.number, "places": words.shared_decimals, "metric": words.metric_title,
         "site": words.site_title, "modality": words.modality_title, "clip": words.clip,
         "arrows": words.arrows,
-        "family": words.family, "direction": words.direction_title,
+        "family": words.family, "direction": words.direction_title, "way": words.way,
+        "clearly": clearly, "because": because,
+        "status_of": lambda verdict: STATUSES.get(verdict, "NOT RUN"),
         "own_gaps": layers.own_gaps,
         "told_interval": words.with_interval,
         "decimals_of": lambda values: words.decimals(v for v in values if v is not None),

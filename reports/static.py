@@ -11,6 +11,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from geomkit.claims import clearly
 from geomkit.types import Row
 from reports.transfer import ForestPanel, ForestRow
 from reports.words import clip, number, with_interval
@@ -132,16 +133,18 @@ def forest_row(row: ForestRow, panel: ForestPanel, top: float, across: Scale) ->
     if change.value is not None and change.value < low:
         body.append(text(across(low) + 1, y + 4, "\u25c2", "beyond"))
     elif change.value is not None:
-        css = "solid" if change.clear else "hollow"
+        css = "solid" if clearly(change) else "hollow"
         body.append(mark(row.family, across(change.value), y, 5, css))
     return [*body, "</g>"]
 
 
 def forest_numbers(row: ForestRow, places: int) -> str:
-    """The difference and its interval if they fit, or why there is none."""
+    """The difference and its interval if they fit; why there is none is in the table."""
     change = row.difference
     if change.value is None:
-        return clip(change.note or "not measured", LABEL)
+        return "not measured"
+    if change.interval and change.interval.low == change.interval.high:
+        return number(change.value)  # the same in every row: an interval would say nothing
     whole = with_interval(change.value, change.interval, places)
     return whole if len(whole) <= NUMBERS else number(change.value, places)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from geomkit.claims import DISTANCES, clearly
 from geomkit.types import MODALITIES, Better, Difference
 from reports.book import FINAL, Book, Role, known, padded, reach
 from reports.metrics import family_of
@@ -34,6 +35,7 @@ class ForestPanel:
     low: float
     high: float
     hint: str = ""  # what the axis counts; the better direction by default
+    words: tuple[str, ...] = ()  # what it says, a sentence each
     ends: tuple[str, str] = ("", "")  # what the two reference values mean, 0 and the last line
     lines: tuple[float, ...] = ()  # reference values beside zero
 
@@ -98,7 +100,7 @@ def head_panel(book: Book) -> ForestPanel | None:
 
 def telling(control: Difference) -> bool:
     """Whether a control is worth a row: text cannot hold it, so its rows count only if it moved."""
-    return control.clear or "text" not in control.modality.split("->")
+    return clearly(control) or "text" not in control.modality.split("->")
 
 
 def crosses(modality: str) -> bool:
@@ -112,20 +114,27 @@ def forest_panel(
 ) -> ForestPanel:
     """Rows in canonical modality order on one axis from the data, zero always on it."""
     rows = tuple(
-        ForestRow(forest_label(d), book.role(d.metric, d.modality), family(d.modality), d)
+        ForestRow(forest_label(book, d), book.role(d.metric, d.modality), family(d.modality), d)
         for d in sorted(differences, key=lambda d: MODALITIES.index(known(family(d.modality))))
     )
     ends = [0.0, *(v for d in differences for v in reach(d.value, d.interval))]
     low, high = padded(min(ends), max(ends))
     control = all(row.role == "control" for row in rows)
+    # A distance that the spread of the states explains has no better side to be on.
+    explained = any(d.metric in DISTANCES and book.status(d) == "info" for d in differences)
     return ForestPanel(
-        key, title, differences[0].better, control, differences[0].site, rows, low, high
-    )
+        key, title, "neither" if explained else differences[0].better, control,
+        differences[0].site, rows, low, high, EXPLAINED if explained else "",
+    )  # fmt: skip
 
 
-def forest_label(difference: Difference) -> str:
-    """The modality; with the attribute first for a probe."""
-    where = modality_title(difference.modality)
-    if not difference.metric.startswith("probe:"):
-        return where
-    return f"{difference.metric.removeprefix('probe:')}: {where.replace(' ', '')}"
+EXPLAINED = "explained by the spread: no claim"
+
+
+def forest_label(book: Book, difference: Difference) -> str:
+    """The modality, and whether training saw it; with the attribute first for a probe."""
+    d, where = difference, modality_title(difference.modality)
+    if d.metric.startswith("probe:"):
+        return f"{d.metric.removeprefix('probe:')}: {where.replace(' ', '')}"
+    known = book.analysis.trained and d.modality in MODALITIES
+    return f"{where} ({book.role(d.metric, d.modality)})" if known else where

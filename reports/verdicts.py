@@ -36,6 +36,11 @@ class VerdictRow:
                 return measurement.chance
         return None
 
+    @property
+    def valued(self) -> bool:
+        """Whether there is a number to show; else the sentence says why there is none."""
+        return any(m is not None and m.value is not None for m in (self.before, self.after))
+
 
 @dataclass(frozen=True, slots=True)
 class VerdictGroup:
@@ -70,6 +75,7 @@ class Tally:
     statuses: tuple[tuple[Status, str], ...]  # status, what it is about
     passed: int
     judged: int
+    missing: int  # checks that could not be made
 
 
 def verdict_groups(book: Book) -> tuple[VerdictGroup, ...]:
@@ -104,8 +110,8 @@ def verdict_row(book: Book, verdict: Verdict) -> VerdictRow:
 def tallies(verdicts: Sequence[Verdict]) -> tuple[Tally, ...]:
     """Statuses per role and modality.
 
-    `judged` counts PASS, FAIL and WARN; of a control also info, which says that it stayed as it
-    was, and `passed` then counts those.
+    `judged` counts PASS, FAIL and WARN; of a control also info, which says that it did not change
+    clearly, and `passed` then counts those.
     """
     roles = ("trained", "untrained", "control")
     found = []
@@ -121,5 +127,6 @@ def tallies(verdicts: Sequence[Verdict]) -> tuple[Tally, ...]:
                 (v.status, f"{metric_title(v.metric)}, {modality_title(v.modality)}") for v in own
             )
             passed = sum(v.status in good for v in own)
-            found.append(Tally(role, kind, what, passed, len(judged)))
+            missing = sum(v.status == "NOT RUN" for v in own)
+            found.append(Tally(role, kind, what, passed, len(judged), missing))
     return tuple(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from geomkit.claims import DISTANCES
 from geomkit.types import MODALITIES, Better, Interval, Status
 from reports.metrics import DRIFT, METRICS, known_as
 
@@ -76,6 +77,12 @@ def family(modality: str) -> str:
 def direction_title(better: Better) -> str:
     """Which way is better, in words."""
     return {"lower": "lower is better", "higher": "higher is better"}.get(better, "no better way")
+
+
+def way(metric: str, better: Better) -> str:
+    """Which way is better, and what a distance between modalities is read with."""
+    told = direction_title(better)
+    return f"{told}, read with uniformity" if metric in DISTANCES else told
 
 
 def clip(text: str, limit: int = CLIP) -> str:
