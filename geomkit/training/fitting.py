@@ -1,12 +1,11 @@
 """The optimiser's loop: sentence-transformers' trainer, with our table, loss, guards and saving.
 
-A kept checkpoint holds what trains, so it is small; the optimiser's state is beside it until the
-training is done. What is interrupted goes on from the last whole checkpoint, to the same bits.
+A kept step holds what trains, so it is small; the optimiser's state is beside it until the training
+is done. What is interrupted goes on from the last whole step, to the same bits.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import (
     SentenceTransformer,
@@ -39,14 +39,12 @@ from geomkit.training.loss import MaskedRankingLoss
 from geomkit.training.methods import Arm, save_small, writes_checkpoint
 from geomkit.training.pairs import TextPair
 from geomkit.training.record import Step
+from geomkit.training.resuming import STEP, TRAINABLE, last_step, number, seal
 from geomkit.training.sampling import Coverage, DistinctTexts, Epoch, covered, few
 from geomkit.training.speech import Speech, as_it_was, without_branches
 from geomkit.types import Modality, Sample
 
-TRAINABLE = "trainable.safetensors"
-WHOLE = "whole"  # written last into a kept checkpoint
 PARTS = ("contrastive", "generative", "kl")
-RESUMING = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", WHOLE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +56,7 @@ class Job:
     processor: Processor
     arm: Arm
     pairs: Sequence[TextPair] | Sequence[Sample]
-    kept: Path | None = None  # the folder of kept checkpoints
+    kept: Path | None = None  # the folder of kept steps
     base: str = ""  # the name of the base, for adapters that are kept
     saying: str = DESCRIBE["text"]
     watched: Sequence[Sample] = ()  # the probe set
@@ -73,6 +71,7 @@ class Fit:
     geometry: tuple[Geometry, ...]
     notices: tuple[Notice, ...]
     epochs: tuple[Epoch, ...]
+    earlier: int = 0  # steps that were done before an interruption
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
@@ -111,17 +110,30 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
             save_small(arm, folder, base=self.job.base)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+        folder = Path(self.args.output_dir) / f"{STEP}{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            seal(folder)
+        except (OSError, RuntimeError, SafetensorError) as cause:  # torch has errors of its own
+            raise TrainingError(
+                f"Expected to keep step {self.state.global_step} in {folder.parent}, but {cause}: "
+                "make room or permit writing; the same command then goes on from the last kept "
+                "step."
+            ) from cause
 
     def _load_from_checkpoint(self, checkpoint: str, _model: Any = None) -> None:
-        stored = load_file(Path(checkpoint) / TRAINABLE)
         own = self.job.arm.trainable()
-        if stored.keys() != own.keys():
+        stored = load_file(Path(checkpoint) / TRAINABLE)
+        if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in own.items()}:
             raise TrainingError(f"Expected {len(own)} trained tensors in {checkpoint}, got others.")
         with torch.no_grad():
             for name, tensor in stored.items():
                 own[name].copy_(tensor)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """The library looks whether it is done after a step, so it would do one too many."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
 
 
 class _Ticker(TrainerCallback):  # type: ignore[misc]  # untyped
@@ -172,13 +184,17 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
         trainer.job, trainer.coverage = job, coverage
         trainer.add_callback(_Ticker(progress))
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
-        trainer.train(resume_from_checkpoint=_last(job.kept))
+        last = last_step(job.kept)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
     notices = (*guard.notices, *(collapse.notices if watch is not None else ()))
-    return _fitted(config, trainer.state.log_history, notices)
+    return _fitted(config, trainer.state.log_history, notices, 0 if last is None else number(last))
 
 
 def _fitted(
-    config: TrainConfig, history: Sequence[Mapping[str, Any]], notices: tuple[Notice, ...]
+    config: TrainConfig,
+    history: Sequence[Mapping[str, Any]],
+    notices: tuple[Notice, ...],
+    earlier: int,
 ) -> Fit:
     steps = tuple(_step(row) for row in history if "loss" in row)
     if not steps or (config.steps and len(steps) < config.steps):
@@ -189,7 +205,7 @@ def _fitted(
     # a history that was read from a file has its keys in another order
     seen = sorted(recorded(history), key=lambda one: (one.step, one.modality, one.metric))
     epochs = covered(history)
-    return Fit(steps, tuple(seen), (*notices, *few(epochs, len(steps))), epochs)
+    return Fit(steps, tuple(seen), (*notices, *few(epochs, len(steps))), epochs, earlier)
 
 
 def _step(row: Mapping[str, Any]) -> Step:
@@ -300,24 +316,3 @@ def arguments_of(job: Job, folder: Path, device: str) -> SentenceTransformerTrai
     # With several GPUs in sight the library would split each batch, and with it the negatives.
     arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  # no public setter
     return arguments
-
-
-def _last(kept: Path | None) -> str | None:
-    """The last whole checkpoint; those that were cut short are removed."""
-    found = sorted(kept.glob("checkpoint-*"), key=_number) if kept is not None else []
-    whole = [folder for folder in found if (folder / WHOLE).is_file()]
-    for folder in found:
-        if folder not in whole:
-            shutil.rmtree(folder)
-    return str(whole[-1]) if whole else None
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.rpartition("-")[2])
-
-
-def finish(kept: Path, *, adapters: bool) -> None:
-    """Take away what only resuming needs; with `adapters` a kept checkpoint is then an adapter."""
-    for folder in kept.glob("checkpoint-*"):
-        for name in (*RESUMING, *((TRAINABLE,) if adapters else ())):
-            (folder / name).unlink(missing_ok=True)

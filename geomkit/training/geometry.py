@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from geomkit.architectures import body, decoder
-from geomkit.errors import DegenerateInput, TrainingError
+from geomkit.errors import DegenerateInput, TrainingError, UsageError
 from geomkit.geometry import alignment, effective_rank, mean_cosine, rank_me, uniformity
 from geomkit.hooks import tap
 from geomkit.pooling import pooler
@@ -60,6 +60,8 @@ class Geometry:
 class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # untyped
     """Measures a fixed probe set before the first step, every `every` steps and after the last.
 
+    A training that is resumed goes on with what its log has of the steps before.
+
     Args:
         samples: the probe set; a few dozen are enough. Each is shown in every modality it has.
         processor: a loaded processor, or the folder or hub id of the checkpoint it belongs to.
@@ -68,6 +70,9 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         prompt: preset or template of the instruction that follows what is shown.
         batch: rows of a forward pass.
         projection: applied to the states, as by a head that trains on top of them.
+
+    Raises:
+        UsageError: no sample, `every` or `batch` below 1, or a prompt that does not exist.
     """
 
     def __init__(
@@ -81,6 +86,12 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         batch: int = 16,
         projection: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        if not samples:
+            raise UsageError("Expected samples to look at, got none: give GeometryCallback some.")
+        for name, value in (("every", every), ("batch", batch)):
+            if value < 1:
+                raise UsageError(f"Expected {name} of 1 or more for GeometryCallback, got {value}.")
+        prompts(prompt)
         given = processor if isinstance(processor, Processor) else load_processor(processor)
         self.processor: Processor = given
         self.samples = tuple(samples)
@@ -98,7 +109,8 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         self._reporter = Reporter(args)
         self.history = [*recorded(state.log_history)]  # of a training that is resumed
         self._inputs = dict(self._shown())
-        self.look(state, given.get("model"))
+        if not self.history:
+            self.look(state, given.get("model"))
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **given: Any) -> None:
         """Look every so many steps."""

@@ -6,12 +6,16 @@
 
 The rank of the guard is RankMe, which is not centred: it falls to 1 when states move onto one line
 and also when they move into one point. What counts is how far it is above 1.
+
+What a guard knows follows from the trainer's log, which is kept with every kept step: a training
+that is resumed has its guards read the log again, so they know what they knew, and say it once.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,7 +24,7 @@ from transformers import TrainerCallback
 
 from geomkit.errors import TrainingError
 from geomkit.training.config import TrainConfig
-from geomkit.training.geometry import GeometryCallback
+from geomkit.training.geometry import Geometry, GeometryCallback
 
 WINDOW = 20  # steps that the median of the loss is over, and that a spike may last
 LEAST = 0.5  # nats above the median: near zero every multiple of it is small
@@ -49,8 +53,16 @@ class LossGuard(TrainerCallback):  # type: ignore[misc]  # untyped
             else "lower the learning rate or raise the temperature"
         )
         self.notices: list[Notice] = []
+        self._losses: list[float] = []
         self._usual: float | None = None  # the median before the spike that lasts
         self._since = 0
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Weigh again what a training that is resumed had logged."""
+        self.notices, self._losses, self._usual = [], [], None
+        for row in state.log_history:
+            if "loss" in row:
+                self._weigh(int(row["step"]), float(row["loss"]))
 
     def on_log(
         self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any
@@ -65,23 +77,27 @@ class LossGuard(TrainerCallback):  # type: ignore[misc]  # untyped
                     f"Expected a finite {what}, got {value} at step {step}: {self.remedy}, or raise"
                     " the temperature."
                 )
-        losses = [row["loss"] for row in state.log_history if "loss" in row]
-        if self.factor and len(losses) > WINDOW // 2:
-            self._weigh(step, losses)
+        told = len(self.notices)
+        self._weigh(step, float(logs["loss"]))
+        _warn(self.notices[told:])
 
-    def _weigh(self, step: int, losses: list[float]) -> None:
-        usual = self._usual if self._usual is not None else median(losses[-1 - WINDOW : -1])
-        if losses[-1] <= max(self.factor * usual, usual + LEAST):
+    def _weigh(self, step: int, loss: float) -> None:
+        before, self._losses = self._losses, [*self._losses[-WINDOW + 1 :], loss]
+        if not self.factor or len(before) < WINDOW // 2:
+            return
+        usual = self._usual if self._usual is not None else median(before)
+        if loss <= max(self.factor * usual, usual + LEAST):
             self._usual = None
             return
         if self._usual is None:
             self._usual, self._since = usual, step
-            told = f"the loss rose to {losses[-1]:.3g} at step {step}, from {usual:.3g} before"
-            _notice(self.notices, step, "spike", f"{told}: if it stays there, {self.remedy}")
+            told = f"the loss rose to {loss:.3g} at step {step}, from {usual:.3g} before"
+            message = f"{told}: if it stays there, {self.remedy}"
+            self.notices.append(Notice(step, "spike", message))
         if step - self._since >= WINDOW:
             raise TrainingError(
                 f"The loss rose at step {self._since}, from {usual:.3g}, and {WINDOW} steps later "
-                f"it is still {losses[-1]:.3g}: such spikes do not recover; {self.remedy}."
+                f"it is still {loss:.3g}: such spikes do not recover; {self.remedy}."
             )
 
 
@@ -96,35 +112,48 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]  # untyped
         self.share = share
         self.stops = stops
         self.notices: list[Notice] = []
-        self._seen = 0
+        self._seen = -1  # the last step that was weighed
         self._told: set[str] = set()
 
-    def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        """Look at what was measured last, once."""
-        history = self.watched.history
-        if not self.share or not history or history[-1].step == self._seen:
-            return
-        self._seen = history[-1].step
-        ranks = [one for one in history if one.metric == RANK]
-        for now in (one for one in ranks if one.step == self._seen):
-            best = max(one.value or 1.0 for one in ranks if one.modality == now.modality)
-            self._weigh(now.modality, best, now.value or 1.0)
+    def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Weigh again what a training that is resumed had measured."""
+        self.notices, self._seen, self._told = [], -1, set()
+        self._look()
 
-    def _weigh(self, modality: str, best: float, now: float) -> None:
+    def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Look at what was measured since the last time."""
+        told = len(self.notices)
+        self._look()
+        _warn(self.notices[told:])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Look at what was measured after the last step."""
+        self.on_step_end(args, state, control, **given)
+
+    def _look(self) -> None:
+        ranks = [one for one in self.watched.history if one.metric == RANK]
+        for now in ranks:
+            if self.share and now.step > self._seen:
+                self._weigh(now, [one for one in ranks if one.step <= now.step])
+        self._seen = max([self._seen, *(one.step for one in ranks)])
+
+    def _weigh(self, now: Geometry, ranks: Sequence[Geometry]) -> None:
+        rank = now.value or 1.0
+        best = max(one.value or 1.0 for one in ranks if one.modality == now.modality)
         told = (
-            f"the effective rank of the {modality} probe set fell from {best:.3g} to {now:.3g} by "
-            f"step {self._seen}"
+            f"the effective rank of the {now.modality} probe set fell from {best:.3g} to "
+            f"{rank:.3g} by step {now.step}"
         )
-        if self.stops and now - 1 < self.share * (best - 1):
+        if self.stops and rank - 1 < self.share * (best - 1):
             raise TrainingError(
                 f"Expected the states to stay apart, but {told}: they collapse; lower the learning "
                 "rate, raise the temperature or look for pairs that are all alike."
             )
-        if now - 1 < 2 * self.share * (best - 1) and modality not in self._told:
-            self._told.add(modality)
-            _notice(self.notices, self._seen, "collapse", f"{told}: are the pairs all alike?")
+        if rank - 1 < 2 * self.share * (best - 1) and now.modality not in self._told:
+            self._told.add(now.modality)
+            self.notices.append(Notice(now.step, "collapse", f"{told}: are the pairs all alike?"))
 
 
-def _notice(notices: list[Notice], step: int, kind: str, message: str) -> None:
-    log.warning("%s", message)
-    notices.append(Notice(step, kind, message))
+def _warn(notices: Sequence[Notice]) -> None:
+    for notice in notices:
+        log.warning("%s", notice.message)

@@ -205,19 +205,31 @@ def fingerprint(pairs: Iterable[TextPair | Sample]) -> str:
 def shuffled(
     pairs: Sequence[TextPair] | Sequence[Sample], seed: int
 ) -> Sequence[TextPair] | Sequence[Sample]:
-    """Every anchor, or medium, with the text of another one, by lot; groups then mean nothing."""
+    """Every anchor, or medium, with the text of another one, by lot; groups then mean nothing.
+
+    A hard negative is that of a third row: beside its own anchor, or its own positive, it would say
+    what is near what.
+
+    Raises:
+        TrainingError: there are fewer rows than that takes.
+    """
+    least = 3 if any(isinstance(pair, TextPair) and pair.negative for pair in pairs) else 2
+    if len(pairs) < least:
+        raise TrainingError(f"Expected {least} or more pairs to shuffle, got {len(pairs)}.")
     order = np.random.default_rng(seed).permutation(len(pairs))
-    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))  # one cycle of all
+    second, third = (  # one cycle of all: its next, and the next but one
+        dict(zip(order.tolist(), np.roll(order, by).tolist(), strict=True)) for by in (1, 2)
+    )
     if all(isinstance(pair, TextPair) for pair in pairs):
         texts = cast("Sequence[TextPair]", pairs)
         mixed = tuple(
-            replace(pair, positive=texts[other[row]].positive, group="")
+            TextPair(pair.anchor, texts[second[row]].positive, texts[third[row]].negative)
             for row, pair in enumerate(texts)
         )
         return replace(pairs, pairs=mixed) if isinstance(pairs, PairSet) else mixed
     samples = cast("Sequence[Sample]", pairs)
     return tuple(
-        replace(sample, text=samples[other[row]].text, group="")
+        replace(sample, text=samples[second[row]].text, group="")
         for row, sample in enumerate(samples)
     )
 

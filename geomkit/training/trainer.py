@@ -6,16 +6,18 @@ are the scope, the prompt, the mask on false negatives, the guards and the proof
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import set_seed
 
 from geomkit.checkpoints import Checkpoint, load_checkpoint
@@ -23,10 +25,12 @@ from geomkit.errors import TrainingError, UsageError
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent
 from geomkit.prompts import control_tokens, cut, prompts
+from geomkit.store.files import write_atomic
+from geomkit.store.records import from_json
 from geomkit.training import quantising
 from geomkit.training.columns import MARK
 from geomkit.training.config import TrainConfig
-from geomkit.training.fitting import Fit, Job, finish, fit
+from geomkit.training.fitting import Fit, Job, fit
 from geomkit.training.generation import (
     NO_CAPTIONS,
     Captions,
@@ -40,12 +44,13 @@ from geomkit.training.merging import Agreement, base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
 from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
 from geomkit.training.record import RECORD, SCHEMA, TrainingRecord
+from geomkit.training.resuming import PURPOSE, begin_again, check_same, finish, worth_keeping
+from geomkit.training.scaffold import scaffold
 from geomkit.training.scope import region_hashes
+from geomkit.training.states import last_states
 from geomkit.training.writing import write_checkpoint
 from geomkit.types import Sample
 
-KEPT = "checkpoints"
-RESUME = "resume.json"
 PROBES = 32  # texts of the pairs that are looked at where no probe set is given
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
 
@@ -67,25 +72,55 @@ def train(
     `PairSet` brings as its `media` are mixed in: every batch is of one kind, drawn by their shares.
     Held-out `captions` give the generative loss before and after, per modality; `watched` is the
     probe set whose geometry is followed, some of the pairs' own texts by default. `source` is the
-    name of the base to record when its path should not be. An interrupted training goes on from
-    the last checkpoint it kept in `out`, when everything is as it was.
+    name of the base to record when its path should not be. `out` is there when all of it is; an
+    interrupted training goes on from its last kept step, when everything is as it was.
 
     Raises:
         TrainingError: pairs that do not fit, an `out` in use, a leak, a training that went wrong.
     """
     mixed = pairs.media if isinstance(pairs, PairSet) else ()
-    _check(config, pairs, out)
+    _check(config, pairs)
     _check_mixed(config, mixed)
-    checkpoint, processor = load_base(config, str(base))
-    _refuse_control_tokens((*pairs, *mixed), processor)
-    pairs = visible_only(pairs, processor, progress)
-    mixed = pairs.media if isinstance(pairs, PairSet) else ()
-    check_filled((s for s in (*pairs, *mixed) if isinstance(s, Sample)), config.batch)
+    given = _Given(config, str(base), pairs, tuple(mixed), tuple(watched), captions, source)
+    with scaffold(out, PURPOSE, keeps=worth_keeping) as result:
+        return _train(given, result, progress)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """What `train` was asked for."""
+
+    config: TrainConfig
+    base: str
+    pairs: Pairs
+    mixed: tuple[Sample, ...]
+    watched: tuple[Sample, ...]
+    captions: Captions
+    source: str
+
+    def asked(self, before: Mapping[str, str]) -> dict[str, Any]:
+        """What decides every bit of the result; `before` are the hashes of the base."""
+        return {
+            "config": asdict(self.config),
+            "pairs": fingerprint((*self.pairs, *self.mixed)),
+            "probe set": fingerprint(self.watched),
+            "base": dict(before),
+        }
+
+
+def _train(given: _Given, result: Path, progress: Progress) -> TrainingRecord:
+    """Train, prove and write to `result`, the record last."""
+    config, captions = given.config, given.captions
+    checkpoint, processor = load_base(config, given.base)
+    _refuse_control_tokens((*given.pairs, *given.mixed), processor)
+    given = _visible(given, processor, progress)
     if config.shuffle_pairs:
-        other = shuffled(pairs, config.seed)
-        told = tuple(sample for sample in other if isinstance(sample, Sample))
-        pairs = replace(pairs, samples=told) if isinstance(pairs, MediaSet) else other
+        given = replace(given, pairs=_shuffled(given))
     before = region_hashes(checkpoint.model)
+    kept = check_same(result, given.asked(before), keeps=config.save_steps > 0)
+    if (result / RECORD).is_file():  # all was done but taking away and renaming
+        finish(result, adapters=not writes_checkpoint(config))
+        return from_json(TrainingRecord, result / RECORD)
     if config.qlora:
         quantising.quantise(checkpoint.model, config.targets)
     set_seed(config.seed)
@@ -97,31 +132,82 @@ def train(
         checkpoint,
         processor,
         arm,
-        pairs,
-        kept=_kept(config, (*pairs, *mixed), before, out),
-        base=source or str(base),
+        given.pairs,
+        kept=kept,
+        base=given.source or given.base,
         saying=captions.instructions["text"],
-        watched=watched or _some(pairs),
-        mixed=mixed,
+        watched=given.watched,
+        mixed=given.mixed,
     )
     clock = time.perf_counter()
     done = fit(job, progress)
     seconds = time.perf_counter() - clock
     end = region_hashes(arm.model)
     _prove(start, end, arm.free, changed=arm.digest() != fresh)
-    sha, agreement = _write(job, str(base), out)
+    _check_finite(job)
+    with _told(result):
+        begin_again(result)
+        sha, agreement = _write(job, given.base, result)
     record = replace(
-        _record(job, done, seconds),
+        _record(job, done, seconds + sum(step.seconds for step in done.steps[: done.earlier])),
         frozen_before=_without(before, arm.free),
         frozen_after=_without(before if config.qlora else end, arm.free),
         adapter_sha=sha,
         agreement=agreement,
         generation=generative_change(said, _losses(arm, processor, captions)),
     )
-    if job.kept is not None:
-        finish(job.kept, adapters=not writes_checkpoint(config))
-    (out / RECORD).write_text(record.to_json(), encoding="utf-8")
+    write_atomic(result / RECORD, record.to_json().encode())
+    finish(result, adapters=not writes_checkpoint(config))
     return record
+
+
+def _visible(given: _Given, processor: Processor, progress: Progress) -> _Given:
+    """Without samples that the model cannot be shown."""
+    pairs = visible_only(given.pairs, processor, progress)
+    mixed = pairs.media if isinstance(pairs, PairSet) else ()
+    check_filled((s for s in (*pairs, *mixed) if isinstance(s, Sample)), given.config.batch)
+    return replace(given, pairs=pairs, mixed=mixed, watched=given.watched or _some(pairs))
+
+
+def _shuffled(given: _Given) -> Pairs:
+    other = shuffled(given.pairs, given.config.seed)
+    if not isinstance(given.pairs, MediaSet):
+        return other
+    return replace(given.pairs, samples=tuple(s for s in other if isinstance(s, Sample)))
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """A full disk, in words."""
+    try:
+        yield
+    except (OSError, SafetensorError) as cause:
+        raise TrainingError(
+            f"Expected to write the result to {folder}, but {cause}: make room or permit writing; "
+            "the same command then goes on from the last kept step."
+        ) from cause
+
+
+def _check_finite(job: Job) -> None:
+    """Raise when what the last step left is no model: the loss was of the weights before it.
+
+    Raises:
+        TrainingError: a trained weight, or a state of the probe set, is no number.
+    """
+    odd = [name for name, tensor in job.arm.trainable().items() if not tensor.isfinite().all()]
+    shown = [_short(job, pair) for pair in job.pairs[:2]]
+    if not last_states(job.arm.model, job.processor, shown)["text"].isfinite().all():
+        odd.append("the states of texts")
+    if odd:
+        raise TrainingError(
+            f"Expected finite weights and states after the last step, but {odd[0]} hold a value "
+            "that is no number: lower the learning rate."
+        )
+
+
+def _short(job: Job, pair: TextPair | Sample) -> Sample:
+    text, _ = cut(job.processor.tokenizer, _texts(pair)[0], job.config.max_tokens)
+    return Sample("a pair", text=text)
 
 
 def _losses(arm: Arm, processor: Processor, captions: Captions) -> tuple[Losses, ...]:
@@ -192,40 +278,6 @@ def _write(job: Job, base: str, out: Path) -> tuple[str, tuple[Agreement, ...]]:
     return job.arm.digest(), agreement
 
 
-def _kept(
-    config: TrainConfig,
-    pairs: Sequence[TextPair | Sample],
-    base: Mapping[str, str],
-    out: Path,
-) -> Path | None:
-    """The folder of kept checkpoints, made by this very training or made now; None without any.
-
-    Raises:
-        TrainingError: it was made by a training that differs, or by something else.
-    """
-    if not config.save_steps:
-        return None
-    same = {"config": asdict(config), "pairs": fingerprint(pairs), "base": dict(base)}
-    now = json.loads(json.dumps(same))  # tuples are lists there
-    stamp = out / KEPT / RESUME
-    if not stamp.is_file():
-        if stamp.parent.exists() and any(stamp.parent.iterdir()):
-            raise TrainingError(
-                f"Expected {stamp.parent} to be missing, empty or of this training, got a folder "
-                "that it did not make: choose another --out."
-            )
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(json.dumps(now, sort_keys=True), encoding="utf-8")
-        return stamp.parent
-    then = json.loads(stamp.read_text(encoding="utf-8"))
-    if other := sorted(part for part in now if then.get(part) != now[part]):
-        raise TrainingError(
-            f"Expected {out} to hold this training, interrupted, but its {', '.join(other)} "
-            "differ: choose another folder, or remove it to begin anew."
-        )
-    return stamp.parent
-
-
 def load_base(config: TrainConfig, base: str) -> tuple[Checkpoint, Processor]:
     """The base and its processor.
 
@@ -252,7 +304,7 @@ def _dtype(config: TrainConfig) -> str:
     return "bfloat16" if on_gpu and not writes_checkpoint(config) else "float32"
 
 
-def _check(config: TrainConfig, pairs: Pairs, out: Path) -> None:
+def _check(config: TrainConfig, pairs: Pairs) -> None:
     """Refuse what can be refused before the model is loaded."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainingError(
@@ -270,10 +322,6 @@ def _check(config: TrainConfig, pairs: Pairs, out: Path) -> None:
             f"Expected dtype float32 or auto where whole weights train, got {config.dtype}."
         )
     prompts(config.prompt)
-    own = {KEPT} if config.save_steps else set()
-    strange = [p for p in out.iterdir() if p.name not in own] if out.is_dir() else []
-    if strange or (out.exists() and not out.is_dir()):
-        raise TrainingError(f"Expected {out} to be new or empty: choose another folder.")
 
 
 def _check_mixed(config: TrainConfig, mixed: Sequence[Sample]) -> None:

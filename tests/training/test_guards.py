@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from geomkit.errors import TrainingError
+from geomkit.training import trainer
 from geomkit.training.config import TrainConfig
+from geomkit.training.fitting import Job
 from geomkit.training.geometry import Geometry
-from geomkit.training.guards import WINDOW, CollapseGuard, LossGuard
+from geomkit.training.guards import RANK, WINDOW, CollapseGuard, LossGuard
 from geomkit.training.pairs import TextPair
 from geomkit.training.trainer import train
 
@@ -24,7 +27,7 @@ def run(losses: list[float], *, grad: float = 1.0, **given: Any) -> LossGuard:
     guard = LossGuard(TrainConfig.of("sandbox", **given))
     history: list[dict[str, float]] = []
     for step, loss in enumerate(losses, 1):
-        history.append({"loss": loss})
+        history.append({"loss": loss, "step": step})
         state = SimpleNamespace(global_step=step, log_history=history)
         guard.on_log(None, state, None, {"loss": loss, "grad_norm": grad})
     return guard
@@ -81,6 +84,36 @@ def test_a_gradient_that_is_no_number_ends_it() -> None:
         run([2.0], grad=float("nan"))
 
 
+def logged(losses: list[float]) -> SimpleNamespace:
+    """The state of a trainer that has had these losses."""
+    history = [{"loss": loss, "step": step} for step, loss in enumerate(losses, 1)]
+    return SimpleNamespace(global_step=len(losses), log_history=history)
+
+
+@pytest.mark.parametrize("cut", [12, 31, 40, 50])
+def test_a_resumed_guard_knows_what_it_knew(cut: int) -> None:
+    """A spike at step 31 that stays: wherever the training was cut, it ends at step 51."""
+    losses = [*CALM, *[9.0] * (WINDOW + 1)]
+    whole = run(losses[:-1])
+    resumed = LossGuard(TrainConfig.of("sandbox"))
+    resumed.on_train_begin(None, logged(losses[:cut]), None)
+    for step in range(cut + 1, len(losses)):
+        resumed.on_log(None, logged(losses[:step]), None, {"loss": losses[step - 1]})
+    assert resumed.notices == whole.notices
+    assert [n.step for n in whole.notices] == [31]
+    with pytest.raises(TrainingError, match=r"rose at step 31, from 2, and 20 steps later"):
+        resumed.on_log(None, logged(losses), None, {"loss": 9.0})
+
+
+def test_what_was_warned_of_is_not_warned_of_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "geomkit.training")
+    resumed = LossGuard(TrainConfig.of("sandbox"))
+    resumed.on_train_begin(None, logged([*CALM, 9.0, *CALM]), None)
+    assert (len(resumed.notices), caplog.messages) == (1, [])
+    resumed.on_log(None, logged([*CALM, 9.0, *CALM, 8.0]), None, {"loss": 8.0})
+    assert (len(resumed.notices), len(caplog.messages)) == (2, 1)
+
+
 def collapse(
     values: list[float | None], share: float = 0.25, *, stops: bool = True
 ) -> CollapseGuard:
@@ -113,6 +146,64 @@ def test_the_collapse_guard_can_be_turned_off() -> None:
 def test_a_null_arm_is_only_warned_of_and_once() -> None:
     guard = collapse([9.0, 1.5, 1.2, None], stops=False)
     assert [(n.step, n.kind) for n in guard.notices] == [(1, "collapse")]
+
+
+def test_a_resumed_guard_knows_the_highest_rank_and_what_it_said() -> None:
+    history = [Geometry(step, RANK, "text", rank) for step, rank in ((0, 3.0), (1, 9.0), (2, 4.0))]
+    watched = SimpleNamespace(history=[*history])
+    guard = CollapseGuard(watched, 0.25)  # type: ignore[arg-type]  # only its history is read
+    guard.on_train_begin(None, None, None)
+    assert guard.notices == collapse([3.0, 9.0, 4.0]).notices
+    watched.history.append(Geometry(3, RANK, "text", 4.1))
+    guard.on_step_end(None, None, None)
+    assert [n.step for n in guard.notices] == [2]
+    watched.history.append(Geometry(4, RANK, "text", 2.0))
+    with pytest.raises(TrainingError, match="fell from 9 to 2 by step 4"):
+        guard.on_step_end(None, None, None)
+
+
+def test_a_collapse_at_the_very_last_step_is_seen() -> None:
+    watched = SimpleNamespace(history=[Geometry(0, RANK, "text", 9.0)])
+    guard = CollapseGuard(watched, 0.25)  # type: ignore[arg-type]  # only its history is read
+    guard.on_train_begin(None, None, None)
+    guard.on_step_end(None, None, None)
+    watched.history.append(Geometry(7, RANK, "text", 1.0))  # the callback looks after the last step
+    with pytest.raises(TrainingError, match="fell from 9 to 1 by step 7"):
+        guard.on_train_end(None, None, None)
+
+
+def test_a_training_whose_end_is_a_collapse_leaves_nothing(
+    base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    """Looked at before the first step and after the last one only."""
+    config = replace(quick, steps=20, learning_rate=0.5, geometry_every=1000, spike=0.0)
+    with pytest.raises(TrainingError, match=r"fell from .* by step 20"):
+        train(config, base, pairs, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e30])
+def test_weights_that_are_no_model_are_not_written(
+    weight: float,
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last update comes after the last loss."""
+    honest = trainer.fit
+
+    def exploding(job: Job, *rest: Any) -> Any:
+        steps = honest(job, *rest)
+        for tensor in job.arm.trainable().values():
+            tensor.data.fill_(weight)
+        return steps
+
+    monkeypatch.setattr(trainer, "fit", exploding)
+    with pytest.raises(TrainingError, match="finite weights and states after the last step"):
+        train(quick, base, pairs, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_that_collapses_stops(

@@ -262,7 +262,20 @@ def test_a_shuffled_arm_has_no_pair_of_its_own(pairs: tuple[TextPair, ...]) -> N
     assert [p.anchor for p in texts] == [p.anchor for p in pairs]
     assert sorted(p.positive for p in texts) == sorted(p.positive for p in pairs)
     assert sum(a.positive == b.positive for a, b in zip(texts, pairs, strict=True)) < 3
+    # a hard negative of its own anchor, or of its new positive, would say what is near what
+    owner = {p.negative: row for row, p in enumerate(pairs)}
+    source = {p.positive: row for row, p in enumerate(pairs)}
+    assert len(owner) == len(source) == len(pairs)  # so that every text says whose it was
+    assert sorted(str(p.negative) for p in texts) == sorted(str(p.negative) for p in pairs)
+    for row, pair in enumerate(texts):
+        assert len({row, source[pair.positive], owner[pair.negative]}) == 3
     assert shuffled(rows, 3) == mixed != shuffled(rows, 4)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_pairs_cannot_be_shuffled(count: int, pairs: tuple[TextPair, ...]) -> None:
+    with pytest.raises(TrainingError, match=f"Expected 3 or more pairs to shuffle, got {count}"):
+        shuffled(pairs[:count], 0)
 
 
 def test_shuffling_is_part_of_a_training(
@@ -307,6 +320,7 @@ def test_full_does_not_train_the_embeddings(base: Path, quick: TrainConfig) -> N
         ({"train_towers": True}, "method clip"),
         ({"method": "linear", "kl": 0.1}, "trains the decoder on text"),
         ({"method": "full", "qlora": True}, "uses LoRA"),
+        ({"method": "clip", "train_towers": True, "qlora": True}, "without --train-towers"),
         ({"kl": -1.0}, "kl of 0 or more"),
         ({"spike": float("nan")}, "spike of 0 or more"),
     ],

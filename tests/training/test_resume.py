@@ -10,15 +10,22 @@ import sys
 import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
+from geomkit.sandbox import architecture
+from geomkit.training import trainer
 from geomkit.training.config import TrainConfig
 from geomkit.training.pairs import TextPair
+from geomkit.training.record import TrainingRecord
 from geomkit.training.trainer import train
+from geomkit.types import Sample
+from tests.training.conftest import SMALL
 
 KILLED = textwrap.dedent(
     """
@@ -71,9 +78,11 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     base = Path(base)
     whole = train(config, base, pairs, tmp_path / "whole", source="tiny")
     killed(config, base, pairs, tmp_path / "cut", last=5)
-    kept = tmp_path / "cut" / "checkpoints"
+    assert not (tmp_path / "cut").exists()
+    kept = tmp_path / ".cut.training" / "result" / "checkpoints"
     assert sorted(p.name for p in kept.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
     (kept / "checkpoint-6").mkdir()  # as a kill while it is written leaves it
+    assert (kept / "checkpoint-4" / "optimizer.pt").stat().st_size > 0
     again = train(config, base, pairs, tmp_path / "cut", source="tiny")
     assert again.adapter_sha == whole.adapter_sha
     assert [(s.step, s.loss) for s in again.steps] == [(s.step, s.loss) for s in whole.steps]
@@ -84,6 +93,37 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     files = [(tmp_path / run / name).read_bytes() for run in ("whole", "cut")]
     assert files[0] == files[1]
+
+
+def timeless(record: TrainingRecord) -> TrainingRecord:
+    """A record without what a clock says."""
+    steps = tuple(replace(step, seconds=0.0) for step in record.steps)
+    return replace(record, steps=steps, seconds=0.0, steps_per_second=0.0)
+
+
+def stopped(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(7, 1.0), (0, 2.0)])
+def test_after_the_last_step_there_is_not_one_more(
+    steps: int,
+    epochs: float,
+    config: TrainConfig,
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = replace(config, steps=steps, epochs=epochs)
+    whole = train(config, base, pairs, tmp_path / "whole", source="tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_prove", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, base, pairs, tmp_path / "cut", source="tiny")
+    again = train(config, base, pairs, tmp_path / "cut", source="tiny")
+    assert [step.step for step in again.steps] == list(range(1, (steps or 10) + 1))
+    assert timeless(again) == timeless(whole)
 
 
 def test_kept_steps_are_adapters_on_the_way(
@@ -103,37 +143,63 @@ def test_kept_steps_are_adapters_on_the_way(
     ]
 
 
-def test_another_training_does_not_go_on_from_it(
-    config: TrainConfig, base: Path, pairs: tuple[TextPair, ...], tmp_path: Path
+def interrupted(
+    config: TrainConfig, base: Path, pairs: tuple[TextPair, ...], out: Path, last: int
 ) -> None:
-    out = tmp_path / "cut"
-
     def stop(_stage: str, done: int, _total: int) -> None:
-        if done == 3:
+        if done == last:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(config, base, pairs, out, progress=stop)
-    with pytest.raises(TrainingError, match="interrupted, but its config differ"):
+
+
+def test_another_training_does_not_go_on_from_it(
+    config: TrainConfig,
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    held_out: tuple[Sample, ...],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "cut"
+    interrupted(config, base, pairs, out, last=3)
+    with pytest.raises(TrainingError, match=r"interrupted, but its seed \(0, now 1\) differ"):
         train(replace(config, seed=1), base, pairs, out)
-    with pytest.raises(TrainingError, match="interrupted, but its pairs differ"):
+    with pytest.raises(TrainingError, match="interrupted, but its pairs"):
         train(config, base, pairs[1:], out)
-    with pytest.raises(TrainingError, match="new or empty"):
+    with pytest.raises(TrainingError, match="interrupted, but its probe set differ"):
+        train(config, base, pairs, out, watched=held_out)
+    with pytest.raises(TrainingError, match=r"save_steps .*remove that one to begin anew"):
         train(replace(config, save_steps=0), base, pairs, out)
+    other = tmp_path / "other"
+    torch.manual_seed(7)
+    architecture.save(architecture.build(SMALL), other)
+    with pytest.raises(TrainingError, match="interrupted, but its base differ"):
+        train(config, other, pairs, out)
     assert len(train(config, base, pairs, out).steps) == 7
     with pytest.raises(TrainingError, match="new or empty"):
         train(config, base, pairs, out)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["cut", "other"]
 
 
-def test_a_folder_that_it_did_not_make_is_left_alone(
+def test_an_interruption_before_the_first_kept_step_leaves_nothing(
     config: TrainConfig, base: Path, pairs: tuple[TextPair, ...], tmp_path: Path
 ) -> None:
-    precious = tmp_path / "out" / "checkpoints" / "checkpoint-500" / "precious"
-    precious.parent.mkdir(parents=True)
-    precious.touch()
-    with pytest.raises(TrainingError, match="a folder that it did not make"):
-        train(config, base, pairs, tmp_path / "out")
-    assert precious.exists()
+    interrupted(config, base, pairs, tmp_path / "cut", last=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "trainable.safetensors", "trainer_state.json"])
+def test_a_damaged_step_is_none(
+    name: str, config: TrainConfig, base: Path, pairs: tuple[TextPair, ...], tmp_path: Path
+) -> None:
+    """As a power cut leaves it: a name without the bytes."""
+    whole = train(config, base, pairs, tmp_path / "whole", source="tiny")
+    interrupted(config, base, pairs, tmp_path / "cut", last=5)
+    kept = tmp_path / ".cut.training" / "result" / "checkpoints"
+    (kept / "checkpoint-4" / name).write_bytes(b"")
+    again = train(config, base, pairs, tmp_path / "cut", source="tiny")
+    assert again.adapter_sha == whole.adapter_sha
 
 
 def test_nothing_is_kept_where_nothing_is_asked_for(
