@@ -68,7 +68,8 @@ def _word(text: Cells, media: Cells) -> tuple[Word, str]:
         (mapped, "the map of text has no R2"),
     ):
         if record is None or record.value is None:
-            return "cannot be told", f"not measured ({_reason(record)})"
+            where = " in text rows" * (record is own_text)
+            return "cannot be told", f"not measured{where} ({_reason(record)})"
         if record is not mapped and not _above(record):
             return "cannot be told", f"{what} (R2 {_number(record)})"
     return _compared(media), _numbers(media)
@@ -121,4 +122,9 @@ def _number(record: Binding) -> str:
     if record.value is None:
         return "-"
     span = record.interval
-    return f"{record.value:.2f}" + (f" [{span.low:.2f}, {span.high:.2f}]" if span else "")
+    return _two(record.value) + (f" [{_two(span.low)}, {_two(span.high)}]" if span else "")
+
+
+def _two(value: float) -> str:
+    """Two decimals; zero has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"

@@ -144,11 +144,13 @@ def _metric_verdicts(
             only = f"{WORDS[metric]} of {modality}: one checkpoint, nothing to compare with."
             yield Verdict(metric, modality, role, "NOT RUN", only)
             continue
-        status = judged(change, p.get(key(change)))
-        sentence = _sentence(change, values, p)
+        status, sentence = judged(change, p.get(key(change))), _sentence(change, values, p)
         if metric in DISTANCES:
             spread = changes.get(("uniformity", medium_of(modality)))
-            status = tempered(status, judged(spread, p.get(key(spread))) if spread else "NOT RUN")
+            even = judged(spread, p.get(key(spread))) if spread else "NOT RUN"
+            status = tempered(status, even)
+            if status == "info":
+                sentence = _sentence(change, values, p, EXPLAINED.get(even, BLIND))
             sentence += f" Read with {_sentence(spread, values, p)}" if spread else ""
         yield Verdict(metric, modality, role, status, sentence)
 
@@ -173,10 +175,21 @@ def medium_of(modality: str) -> str:
     return next((side for side in sides(modality) if side != "text"), "text")
 
 
+EXPLAINED: Mapping[Status, str] = {
+    "PASS": "grew as states spread, as every distance does then: no claim",
+    "FAIL": "shrank as states collapsed, as every distance does then: no claim",
+}
+BLIND = "no claim, as uniformity was not measured"
+"""What is said of a distance that the change of uniformity explains, or could."""
+
+
 def _sentence(
-    change: Difference, values: Mapping[tuple[str, str, str], Measurement], p: Mapping[Key, float]
+    change: Difference,
+    values: Mapping[tuple[str, str, str], Measurement],
+    p: Mapping[Key, float],
+    word: str = "",
 ) -> str:
-    """What the change is, with its company, and how clear it is."""
+    """What the change is, with its company, and how clear it is where no `word` says more."""
     d, name = change, f"{WORDS[change.metric]} of {change.modality}"
     if d.value is None:
         return f"{name}: not measured ({because(d.note)})."
@@ -188,7 +201,7 @@ def _sentence(
     if d.value == d.interval.low == d.interval.high == 0:
         return f"{name} {number(before)} before and after, n {d.n}: no change."
     sure = f"{d.interval.level:.0%} {d.interval.low:+.3g} to {d.interval.high:+.3g}, n {d.n}"
-    return f"{name} {ends}, change {d.value:+.3g} ({sure}): {_word(d, p.get(key(d)))}."
+    return f"{name} {ends}, change {d.value:+.3g} ({sure}): {word or _word(d, p.get(key(d)))}."
 
 
 def _word(change: Difference, p: float | None) -> str:
@@ -276,7 +289,8 @@ def _control_verdicts(
         status = _STATUS_OF_CONTROL[judged(d, p.get(key(d)))]
         if status == "WARN" or "text" not in sides(d.modality):
             ends = [accuracy.get((d.metric, d.modality, c)) for c in (d.before, d.after)]
-            sentence = _control_sentence(d, [r.accuracy if r else None for r in ends], status)
+            told = [r.accuracy if r else None for r in ends]
+            sentence = _control_sentence(d, told, status, p.get(key(d)))
             yield Verdict(d.metric, d.modality, "control", status, sentence)
     for r in probes:
         if not r.spoken and r.site == SITE and r.checkpoint == after and _captions_tell(r):
@@ -293,12 +307,14 @@ _STATUS_OF_CONTROL: Mapping[Status, Status] = {
 """Nothing should happen to a control, so what is good news elsewhere is none here."""
 
 
-def _control_sentence(d: Difference, ends: Sequence[float | None], status: Status) -> str:
+def _control_sentence(
+    d: Difference, ends: Sequence[float | None], status: Status, p: float | None
+) -> str:
     """What became of an attribute that no caption names."""
     name = f"{d.metric.removeprefix('probe:')} ({d.modality}), which no caption names"
     if status == "NOT RUN":
         return f"{name}: not measured ({because(d.note)})."
-    word = "no clear change"
+    word = _word(d, p)
     if status == "WARN":
         up = (d.value or 0.0) > 0
         word = "clearly up; captions cannot have taught it" if up else "clearly down"

@@ -71,7 +71,8 @@ def headline(
     carried = taught and all(spread[m] == "PASS" for m in taught)
     clauses = _clauses(taught, spread, ends, _CHANGED)
     clauses += _clauses(unseen, spread, ends, _TRANSFERRED if carried else _CHANGED)
-    told = "; ".join(clauses) or "isotropy not measured"
+    unmade = "isotropy not measured" if verdicts else f"no verdict, as {SITE} was not measured"
+    told = "; ".join(clauses) or unmade
     return " ".join(
         [
             f"{subject}: {told}.",
@@ -216,8 +217,10 @@ def _worse(verdicts: Sequence[Verdict]) -> list[str]:
     """Headline metrics that clearly failed and that no other sentence speaks of."""
     told = (*_SPREAD, "retrieval_r1", "generative_loss")
     found = [v for v in verdicts if v.status == "FAIL" and v.metric in WORDS]
-    names = [f"{WORDS[v.metric]} of {v.modality}" for v in found if v.metric not in told]
-    return [f"Clearly worse: {listed(names)}."] if names else []
+    names = {v.metric: 0 for v in found if v.metric not in told}
+    where = {name: listed([v.modality for v in found if v.metric == name]) for name in names}
+    clauses = "; ".join(f"{WORDS[name]} of {kinds}" for name, kinds in where.items())
+    return [f"Clearly worse: {clauses}."] if clauses else []
 
 
 def _probed(verdicts: Sequence[Verdict]) -> list[str]:
@@ -230,7 +233,9 @@ def _probed(verdicts: Sequence[Verdict]) -> list[str]:
     if not told:
         return []
     better = sum(v.status == "PASS" for v in found)
-    whole = f"better in {better} of {counted(len(found), 'direction')}"
+    whole = f"better in {better or 'none'} of {counted(len(found), 'direction')}"
+    if len(worse) == len(found):
+        told, whole = [], f"worse in all of {counted(len(found), 'direction')}"
     return [f"Probes of spoken attributes: {'; '.join([*told, whole])}."]
 
 

@@ -197,7 +197,10 @@ def test_a_distance_is_never_judged_without_uniformity(metric, distance, uniform
         change(metric, "image-text", distance), change("uniformity", "image", uniformity)
     )
     assert found[metric, "image-text"].status == status
-    assert "uniformity of image" in found[metric, "image-text"].sentence
+    sentence = found[metric, "image-text"].sentence
+    assert "Read with uniformity of image" in sentence
+    assert ("no claim" in sentence) is (status == "info")
+    assert ("clearly worse" in sentence.split(" Read with ")[0]) is (status == "FAIL")
 
 
 def test_one_checkpoint_has_nothing_to_compare():
@@ -505,6 +508,10 @@ def test_the_headline_names_the_probes_that_failed():
         "text->image; better in 1 of 3 directions."
     )
     assert "Probes" not in judge(own, *found[-2:], probes=probes)[1]
+    down = [dataclasses.replace(d, value=-0.3, interval=Interval(-0.4, -0.2)) for d in found]
+    assert judge(own, *down, probes=probes)[1].endswith(
+        "Probes of spoken attributes: worse in all of 3 directions."
+    )
 
 
 def test_the_headline_names_every_headline_metric_that_failed():
@@ -512,4 +519,4 @@ def test_the_headline_names_every_headline_metric_that_failed():
     _, top = judge(
         own, change("effective_rank", "image", -2), change("mutual_knn", "image-text", -1)
     )
-    assert "Clearly worse: effective rank of image and mutual neighbours of image-text." in top
+    assert "Clearly worse: effective rank of image; mutual neighbours of image-text." in top
