@@ -119,6 +119,11 @@ def unshared(book: Book) -> str:
         return "what training saw is not recorded"
     if FINAL not in book.analysis.sites:
         return "transfer is told at the final norm, which this analysis left out"
+    kinds = [*dict.fromkeys(book.analysis.modalities)]
+    if set(kinds) <= set(book.analysis.trained):
+        return "this run has no modality that training did not see"
+    if not set(kinds) & set(book.analysis.trained):
+        return f"this run has no rows of what training saw, {listed(book.analysis.trained)}"
     rows = carried_rows(book)
     own = [c.record for c in rows if c.headline and c.record.trained]
     if not own:

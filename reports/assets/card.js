@@ -25,6 +25,15 @@ function player(media, index, caption) {
   return audio;
 }
 
+/** Why a sample is neither seen nor heard here; null when it is, or is text. */
+function absence(media, index, kind) {
+  if (kind === "text" || media.sounds[index] || media.thumbnails[index] !== undefined) return null;
+  const what = { image: "picture", audio: "sound" }[kind] ?? kind;
+  const any = Object.keys(media.sounds).length || Object.keys(media.thumbnails).length;
+  const why = any ? "it was left out to keep the file small" : "media are embedded only with --embed-media";
+  return `The ${what} is not in this file: ${why}.`;
+}
+
 /** A small button that plays; null when there is no sound. */
 function playButton(media, index, caption) {
   if (!media.sounds[index]) return null;
@@ -137,9 +146,10 @@ function makeCard(world) {
     const shown = [i, ...views].flatMap((j) => [
       thumbnail(media, rows.index[j], sample.caption), whole ? player(media, rows.index[j], sample.caption) : null,
     ]);
+    const missing = [i, ...views].map((j) => absence(media, rows.index[j], rows.kind(j))).filter(Boolean);
     const partner = world.partner(i);
     body.replaceChildren(
-      head, caption, ...shown.filter(Boolean),
+      head, caption, ...shown.filter(Boolean), ...missing.map((told) => make("p", told, { class: "soft" })),
       ...(partner ? [make("p", partner, { class: "partner" })] : []),
       labels(sample), id,
     );
