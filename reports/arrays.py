@@ -1,7 +1,7 @@
 """Arrays -> one compressed text, and where in it each array is: what the map is drawn from.
 
 Numbers of two bytes are split into a plane of low and a plane of high bytes, which compresses
-better. A coordinate has 12 bits: more places than a screen has.
+better. A coordinate has 10 bits: as many places as a panel has pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reports import payload
 
-COORDINATE_LEVELS = 4095
+COORDINATE_LEVELS = 1023
 COSINE_LEVELS = 254
 """Steps of a cosine between the lowest and the highest of its site; 0 stands for none."""
 NOWHERE = 0xFFFF
@@ -47,6 +47,21 @@ def cosine_steps(values: NDArray[np.float32]) -> tuple[float, float, NDArray[np.
     share = (np.nan_to_num(values, nan=low).astype(np.float64) - low) / ((high - low) or 1.0)
     steps = (np.rint(share * COSINE_LEVELS) + 1).astype(np.uint8)
     return low, high, np.where(np.isfinite(values), steps, 0).astype(np.uint8)
+
+
+def firsts(partner: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Rows whose cosine to their partner is told: of two that are each other's, the first."""
+    at = np.arange(len(partner))
+    mutual = (partner >= 0) & (partner[np.maximum(partner, 0)] == at)
+    return np.flatnonzero(~(mutual & (partner < at)))
+
+
+def within(places: NDArray[np.int32], kinds: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Places among all rows as places among the rows of their own kind."""
+    among = np.zeros(len(kinds), np.int32)
+    for kind in np.unique(kinds):
+        among[kinds == kind] = np.arange(np.count_nonzero(kinds == kind))
+    return np.where(places < 0, places, among[np.maximum(places, 0)])
 
 
 def places(values: NDArray[np.int32]) -> NDArray[np.uint16]:

@@ -1,7 +1,8 @@
 """Where in the decoder things changed: every difference as a cell, metric or modality x site.
 
 Metrics have their own units, so a cell's depth is its difference over the largest one of its
-metric, over all modalities and sites; the sign is that of better or worse where there is such.
+metric, over all modalities and sites; the sign is that of better or worse where there is such. A
+change that may claim nothing has neither: no better way, or a distance that the spread explains.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geomkit.types import Difference
+from geomkit.claims import negligible
+from geomkit.types import Difference, Status
 from reports.book import Certainty, certainty
 from reports.layers import LayerGroup
 from reports.metrics import family_of
@@ -27,6 +29,7 @@ class Cell:
     share: float
     certainty: Certainty
     text: str
+    judged: bool  # better or worse, not merely more or less
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,13 @@ class HeatRow:
     title: str
     family: str  # of the modality: its colour and shape
     modality: str
-    judged: bool  # the metric has a better way
     headline: bool
     cells: tuple[Cell | None, ...]
+
+    @property
+    def still(self) -> bool:
+        """Whether no cell has any depth."""
+        return not any(c is not None and c.share for c in self.cells)
 
 
 def heat_rows(groups: Sequence[LayerGroup]) -> tuple[HeatRow, ...]:
@@ -52,12 +59,13 @@ def heat_rows(groups: Sequence[LayerGroup]) -> tuple[HeatRow, ...]:
             largest = 0.0
         places = decimals([d.value or 0.0 for d in changes])
         for panel in group.panels:
-            cells = tuple(cell(d, largest, places) for d in panel.differences)
+            both = zip(panel.differences, panel.told, strict=True)
+            cells = tuple(cell(d, told, largest, places) for d, told in both)
             if any(cells):
                 rows.append(
                     HeatRow(
                         group.metric, group.title, panel.family, panel.modality,
-                        group.better != "neither", family_of(group.metric) == "headline", cells,
+                        family_of(group.metric) == "headline", cells,
                     )
                 )  # fmt: skip
     return tuple(rows)
@@ -69,14 +77,15 @@ def level(group: LayerGroup) -> float:
     return max((abs(m.value or 0.0) for m in own), default=0.0)
 
 
-def cell(difference: Difference | None, largest: float, places: int) -> Cell | None:
-    """One difference as a cell."""
+def cell(difference: Difference | None, told: Status, largest: float, places: int) -> Cell | None:
+    """One difference as a cell; what rounding can do is none."""
     if difference is None or difference.value is None:
         return None
     better = -1.0 if difference.better == "lower" else 1.0
-    share = better * difference.value / largest if largest else 0.0
+    still = not largest or negligible(difference)
+    share = 0.0 if still else better * difference.value / largest
     shown = with_interval(difference.value, difference.interval, places)
-    return Cell(share, certainty(difference), shown)
+    return Cell(share, "no" if still else certainty(difference), shown, told != "info")
 
 
 def payload(rows: Sequence[HeatRow], sites: Sequence[str]) -> dict[str, Any]:
@@ -86,11 +95,11 @@ def payload(rows: Sequence[HeatRow], sites: Sequence[str]) -> dict[str, Any]:
         "sites": [{"name": site, "title": site_title(site)} for site in sites],
         "rows": [
             {
-                "metric": row.title, "modality": row.modality, "judged": row.judged,
+                "name": row.metric, "metric": row.title, "modality": row.modality,
                 "headline": row.headline,
                 "shown": modality_title(row.modality), "family": row.family,
                 "cells": [
-                    None if c is None else [round(c.share, 3), marks[c.certainty], c.text]
+                    None if c is None else [round(c.share, 3), marks[c.certainty], int(c.judged)]
                     for c in row.cells
                 ],
             }

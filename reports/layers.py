@@ -7,14 +7,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
-from geomkit.types import MODALITIES, Better, Difference, Measurement
+from geomkit.claims import LEAST, clearly
+from geomkit.types import MODALITIES, Better, Difference, Measurement, Status
 from reports.book import FINAL, Book, known, padded, reach
 from reports.metrics import FAMILIES, Family, family_of
-from reports.words import decimals, family, metric_meaning, metric_title
+from reports.words import (
+    clip,
+    decimals,
+    family,
+    metric_meaning,
+    metric_title,
+    modality_title,
+    site_title,
+)
 
 SET_APART = 1.6
 """Distance, in blocks, of the final norm from the last block: it is another kind of site."""
+AXIS, LETTER, APART = 266.0, 6.3, 5.0
+"""Widths of the axis and of a letter under it, and between two names, in the drawing's units."""
 NUMBERS = re.compile(r"\d+")
 FLATTEST = 0.3
 """Least share of an axis that the values keep for themselves when chance is drawn too."""
@@ -25,8 +37,8 @@ class LayerPanel:
     """One metric in one modality over the sites, before and after.
 
     `before` and `after` hold one entry a site, None where nothing was measured; so does each of
-    `between`, the checkpoints in the middle; `gaps` names the sites without a value and says why;
-    `low` and `high` are shared by the panels of a metric.
+    `between`, the checkpoints in the middle; `told` is what each difference may claim; `gaps` names
+    the sites without a value and says why; `low` and `high` are shared by the panels of a metric.
     """
 
     key: str
@@ -38,6 +50,7 @@ class LayerPanel:
     before: tuple[Measurement | None, ...]
     after: tuple[Measurement | None, ...]
     differences: tuple[Difference | None, ...]
+    told: tuple[Status, ...]
     gaps: tuple[tuple[str, str], ...]
     low: float
     high: float
@@ -63,9 +76,21 @@ class LayerGroup:
     off_scale: float | None  # a chance level or floor so far off that it would flatten the curves
 
     @property
+    def key(self) -> str:
+        """The id of its table's place in the page."""
+        return self.panels[0].key.replace("layers", "numbers").rpartition("-")[0]
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """At how many sites it was measured, of how many."""
+        panel = self.panels[0]
+        pairs = zip(panel.before, panel.after, strict=True)
+        return sum(any(pair) for pair in pairs), len(panel.sites)
+
+    @property
     def clear(self) -> int:
         """Sites, of all its modalities, where the change is clear."""
-        return sum(d is not None and d.clear for p in self.panels for d in p.differences)
+        return sum(d is not None and clearly(d) for p in self.panels for d in p.differences)
 
     @property
     def measured(self) -> int:
@@ -176,6 +201,7 @@ def layer_panel(
 
     before, after = of(book.before), of(book.after)
     differences = tuple(book.differences.get((metric, s, modality)) for s in sites)
+    told: tuple[Status, ...] = tuple(book.status(d) if d else "NOT RUN" for d in differences)
     gaps = tuple(
         (site, reason)
         for site, pair in zip(sites, zip(before, after, strict=True), strict=True)
@@ -183,13 +209,13 @@ def layer_panel(
     )
     return LayerPanel(
         key, metric, modality, family(modality), sites, site_places(sites), before, after,
-        differences, gaps, low, high, tuple((name, of(name)) for name in book.between),
+        differences, told, gaps, low, high, tuple((name, of(name)) for name in book.between),
     )  # fmt: skip
 
 
 def gap_reason(pair: Sequence[Measurement | None]) -> str:
-    """Why neither checkpoint has a value here; empty when one has."""
-    if any(m is not None and m.value is not None for m in pair):
+    """Why neither checkpoint has a value here; empty when one has, or when nobody asked."""
+    if any(m is not None and m.value is not None for m in pair) or not any(pair):
         return ""
     notes = [m.note for m in pair if m is not None and m.note]
     return notes[0] if notes else "not measured"
@@ -204,18 +230,75 @@ def site_places(sites: Sequence[str]) -> tuple[float, ...]:
     return tuple(places)
 
 
+def payload(groups: Sequence[LayerGroup], book: Book) -> dict[str, Any] | None:
+    """What the page's script needs to draw the curves from the records; None without any."""
+    if not groups:
+        return None
+    sites = book.analysis.sites
+    return {
+        "before": book.before, "after": book.after, "between": list(book.between),
+        "sites": [
+            {"name": site, "title": site_title(site), "place": place, "apart": site == FINAL}
+            for site, place in zip(sites, site_places(sites), strict=True)
+        ],
+        "ticks": site_ticks(sites),
+        "groups": [
+            {
+                "key": group.key, "title": group.title,
+                "panels": [
+                    {
+                        "key": p.key, "metric": p.metric, "modality": p.modality,
+                        "shown": modality_title(p.modality), "family": p.family,
+                        "low": p.low, "high": p.high, "least": LEAST.get(p.metric, 0.0),
+                    }
+                    for p in group.panels
+                ],
+            }
+            for group in groups
+        ],
+    }  # fmt: skip
+
+
+def site_ticks(sites: Sequence[str], most: int = 7) -> list[tuple[float, str]]:
+    """Short names under the axis: the ends always, the blocks thinned out until none touch."""
+    named = list(zip(site_places(sites), sites, strict=True))
+    blocks = [(p, s) for p, s in named if s.startswith("block_")]
+    step = max(1, -(-len(blocks) // most))
+    kept = [(p, site_label(s)) for p, s in named if not s.startswith("block_")]
+    place = AXIS / (named[-1][0] or 1.0) if named else 1.0
+    for at, site in blocks[::step]:
+        label = site_label(site)
+        if all(
+            abs(at - other) * place > LETTER * (len(label) + len(word)) / 2 + APART
+            for other, word in kept
+        ):
+            kept.append((at, label))
+    return sorted(kept)
+
+
+def site_label(site: str) -> str:
+    """A site's name in a narrow column."""
+    if site.startswith("block_"):
+        return site.removeprefix("block_").lstrip("0") or "0"
+    return {FINAL: "norm", "embed": "emb"}.get(site, clip(site_title(site), 8))
+
+
 def runs(
     panel: LayerPanel, measurements: Sequence[Measurement | None]
 ) -> list[list[tuple[float, Measurement]]]:
-    """Stretches of neighbouring sites with a value; a gap and the final norm each end one."""
-    entries = list(zip(panel.sites, panel.places, measurements, strict=True))
+    """Stretches of measured sites with a value; a gap and the final norm each end one.
 
-    def stretch(entry: tuple[str, float, Measurement | None]) -> tuple[bool, bool]:
+    A site that was not measured, where others were, is no gap: the line passes it by.
+    """
+    each = zip(panel.sites, panel.places, measurements, strict=True)
+    entries = [(site, place, m) for site, place, m in each if m is not None]
+
+    def stretch(entry: tuple[str, float, Measurement]) -> tuple[bool, bool]:
         site, _, m = entry
-        return (m is not None and m.value is not None, site == FINAL)
+        return (m.value is not None, site == FINAL)
 
     return [
-        [(place, m) for _, place, m in group if m is not None]
+        [(place, m) for _, place, m in group]
         for (valued, _), group in groupby(entries, key=stretch)
         if valued
     ]

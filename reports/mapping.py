@@ -69,7 +69,8 @@ class Shown:
             )
         }
         if self.album is not None:
-            found |= album_arrays(self.album, self.drawn)
+            kinds = np.array([MODALITIES.index(row.modality) for row in self.rows])
+            found |= album_arrays(self.album, self.drawn, kinds)
         return arrays.packed_arrays(found)
 
     @property
@@ -128,20 +129,31 @@ def framed(coordinates: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray((wide - (low + high) / 2) / (float((high - low).max()) / 2 or 1.0))
 
 
-def album_arrays(album: Album, drawn: Sequence[SiteMap]) -> dict[str, NDArray[Any]]:
-    """Layouts, cosines and neighbours: a site, then a checkpoint, then a row."""
+def album_arrays(
+    album: Album, drawn: Sequence[SiteMap], kinds: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Layouts, cosines and neighbours: a site, then a checkpoint, then a row.
+
+    Two views of one sample have one cosine, told once. Neighbours are counted among the rows of
+    their own modality, which packs better than among all.
+    """
     sites = [s.site for s in album.projection.sites]
-    near = album.closeness
+    near, told = album.closeness, arrays.firsts(album.partner)
     return {
         "umap": stacked(
             [arrays.coordinates(framed(e.coordinates)) for e in album.layouts], np.uint16
         ),
         "cosine": stacked(
-            [arrays.cosine_steps(album.cosine[sites.index(s.site)])[2] for s in drawn], np.uint8
+            [arrays.cosine_steps(album.cosine[sites.index(s.site)])[2][:, told] for s in drawn],
+            np.uint8,
         ),
         "partner": arrays.places(album.partner),
-        "own": stacked([arrays.places(n.own[:, :, :OWN_SHOWN]) for n in near], np.uint16),
-        "across": stacked([arrays.places(n.across) for n in near], np.uint16),
+        "own": stacked(
+            [arrays.places(arrays.within(n.own[:, :, :OWN_SHOWN], kinds)) for n in near], np.uint16
+        ),
+        "across": stacked(
+            [arrays.places(arrays.within(n.across, kinds)) for n in near], np.uint16
+        ),
         "rank": stacked([arrays.places(n.rank) for n in near], np.uint16),
     }
 
@@ -170,11 +182,16 @@ def samples(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def row_columns(rows: Sequence[Row]) -> dict[str, list[int]]:
-    """Each row's plan index, modality and sample, a column each."""
+    """Each row's plan index, modality and sample, a column each; as steps from the row before."""
     ids = [row.id for row in {row.id: row for row in reversed(rows)}.values()][::-1]
     places = {name: i for i, name in enumerate(ids)}
     return {
-        "index": [row.index for row in rows],
+        "index": steps([row.index for row in rows]),
         "modality": [MODALITIES.index(row.modality) for row in rows],
-        "sample": [places[row.id] for row in rows],
+        "sample": steps([places[row.id] for row in rows]),
     }
+
+
+def steps(values: Sequence[int]) -> list[int]:
+    """The first, and how far each next one is from it: mostly the same few numbers."""
+    return [b - a for a, b in zip((0, *values), values, strict=False)]

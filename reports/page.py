@@ -1,7 +1,8 @@
 """Analysis -> report.html and report.json.
 
-The page holds its data as compressed text and its pictures as SVG; one script, named by its hash
-in the content security policy, unpacks and draws. The same analysis gives the same bytes.
+The page holds its data and its code as compressed text and its pictures as SVG; one script, named
+by its hash in the content security policy, unpacks and runs them. The same analysis gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from geomkit.projection import Projection
 from geomkit.transfer import STATUSES
 from geomkit.types import MODALITIES, Analysis, Row
 from reports import (
+    accuracies,
     carried,
+    columns,
     figures,
     heat,
     ladder,
@@ -39,6 +42,7 @@ from reports import (
     payload,
     pictures,
     provenance,
+    sources,
     static,
     static_layers,
     training,
@@ -51,7 +55,10 @@ from reports.mapping import Shown
 
 SCHEMA = "geomkit-report/1"
 MAP_SCRIPTS = ("colours.js", "painters.js", "scatter.js", "card.js", "map.js", "pairs.js")
-SCRIPTS = ("page.js", "downloads.js", "layers.js", *MAP_SCRIPTS)
+SCRIPTS = (
+    *("page.js", "records.js", "downloads.js", "drawing.js", "curves.js", "layers.js"),
+    *MAP_SCRIPTS,
+)
 STYLES = ("style.css", "layers.css", "map.css", "pairs.css")
 SKIPPED_SHOWN = 50
 DRAWN = 6
@@ -175,6 +182,18 @@ class Report:
         """What carried over, and the binding test beside it; None where there are no records."""
         return carried.carried_panel(self.book), carried.bound_panel(self.book)
 
+    @cached_property
+    def accuracies(self) -> tuple[accuracies.AccuracyPanel, ...]:
+        """Probe accuracies with chance and majority, an attribute a panel."""
+        return accuracies.accuracy_panels(self.book)
+
+    @cached_property
+    def forests(self) -> tuple[transfer.ForestPanel, ...]:
+        """Every panel of dots with intervals."""
+        head = transfer.head_panel(self.book)
+        panels = (*transfer.forest_panels(self.book), head, *self.headline_panels)
+        return tuple(panel for panel in panels if panel)
+
     # ---------------------------------------------------------------------------- numbers
 
     def numbers(self) -> dict[str, Any]:
@@ -230,15 +249,8 @@ class Report:
 
     def figures(self) -> dict[str, figures.Figure]:
         """Every live figure by the id of its place in the page."""
-        book = self.book
-        names = (book.before, book.after)
-        forests = [
-            *transfer.forest_panels(book),
-            *filter(None, (transfer.head_panel(book), *self.headline_panels)),
-        ]
-        own = {panel.key: figures.forest_figure(panel) for panel in forests}
-        for group in self.groups:
-            own |= {panel.key: figures.layer_figure(panel, names) for panel in group.panels}
+        own = {panel.key: figures.forest_figure(panel) for panel in self.forests}
+        own |= {panel.key: accuracies.accuracy_figure(panel) for panel in self.accuracies}
         return own | {panel.key: lines.lines_figure(panel) for panel in self.lines}
 
     def data(self) -> str:
@@ -246,8 +258,11 @@ class Report:
         return payload.strict_json(
             {
                 "figures": payload.told(self.figures(), DRAWN),
+                "sources": sources.sources(self.forests, self.book)
+                | accuracies.sources(self.accuracies, self.book),
+                "curves": layers.payload(self.groups, self.book),
                 "heat": heat.payload(self.heat, self.book.analysis.sites),
-                "report": self.json(),
+                **columns.packed_report(self.numbers()),
                 "map": self.shown.payload() if self.shown else None,
                 "media": self.media.payload(),
             }
@@ -259,7 +274,7 @@ class Report:
         Raises:
             GeomkitError: it would be above `target.most` bytes.
         """
-        script = "".join(asset(name) for name in SCRIPTS)
+        script, code = asset("boot.js"), payload.packed("".join(map(asset, SCRIPTS)).encode())
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         data, plotly = payload.packed(self.data().encode()), payload.packed_plotly()
         points = self.shown.points if self.shown else ""
@@ -272,6 +287,7 @@ class Report:
                 policy=POLICY.format(digest=digest),
                 style=own("".join(map(asset, STYLES))),
                 script=own(script),
+                code=code,
                 data=data,
                 points=points,
                 plotly=plotly,
@@ -285,8 +301,9 @@ class Report:
                 "map": len(points),
                 "data": max(0, len(data) - sounds),
                 "text and drawings": len(page.encode())
-                - sum(map(len, (plotly, data, points)))
+                - sum(map(len, (plotly, data, points, code)))
                 - sheet,
+                "code": len(code),
             },
             target.most,
         )
@@ -320,8 +337,10 @@ class Report:
             "layer_families": layers.layer_families(self.groups),
             "common_gaps": layers.common_gaps(self.groups),
             "simultaneous": any(d.band is not None for d in analysis.differences),
+            "site_axis": own(static_layers.site_axis(analysis.sites)),
             "heat": [r for r in self.heat if r.headline] or self.heat[:20],
             "matrices": matrices.probe_matrices(book),
+            "accuracies": {(p.attribute, p.spoken): p for p in self.accuracies},
             "shown": self.shown,
             "drawings": [(n, own(svg)) for n, svg in self.shown.drawings()] if self.shown else [],
             "media": self.media,
@@ -398,6 +417,7 @@ def environment() -> Environment:
         "told_interval": words.with_interval,
         "decimals_of": lambda values: words.decimals(v for v in values if v is not None),
         "symbol": lambda status: words.STATUS_SYMBOLS.get(status, "?"),
+        "accuracy_svg": lambda panel: own(accuracies.accuracy_svg(panel)),
         "forest_svg": lambda panel: own(static.forest_svg(panel)),
         "heat_svg": lambda rows, sites: own(static_layers.heat_svg(rows, sites)),
         "layer_svg": lambda panel: own(static_layers.layer_svg(panel)),

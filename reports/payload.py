@@ -24,8 +24,9 @@ WARN_BYTES = 10 * MEGABYTE
 REFUSE_BYTES = 25 * MEGABYTE
 HARMLESS = str.maketrans("<>&`", ",/.:")
 """Letters of base 85 that HTML could read as its own, and what stands for them."""
-DIGITS = 7
-"""Significant digits of the numbers in a report; `analysis.json` has them all."""
+DIGITS = 6
+"""Significant digits of the numbers in a report: as many as any float32 holds; `analysis.json` has
+them all."""
 LEVELS = 65535
 """Steps of a map coordinate: the axes have no unit, and a screen has fewer pixels."""
 
@@ -65,13 +66,16 @@ def told(value: Any, digits: int = DIGITS) -> Any:
 
 
 def strict_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON without NaN or infinity, keys sorted.
+    """JSON without NaN or infinity, keys sorted; without an indent, without a space.
 
     Raises:
         GeomkitError: a number is not finite.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=indent)
+        return json.dumps(
+            value, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=indent,
+            separators=(",", ":") if indent is None else None,
+        )  # fmt: skip
     except ValueError as error:
         raise GeomkitError(
             "Expected finite numbers or None in the analysis, got NaN or infinity: "

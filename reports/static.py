@@ -18,14 +18,24 @@ from reports.words import clip, number, with_interval
 
 LAYER_SIZE = (340, 200)
 FOREST_WIDTH = 340
-FOREST_WORDS = 152  # width of the names and numbers left of the marks
-FOREST_ROW = 40
+FOREST_ENDS = (8, 332)  # of the axis; half a mark has room beyond
+FOREST_ROW = 46
+FOREST_WORDS = 14  # below the top of a row: where its words stand, and the track under them
+FOREST_TRACK = (22, 40)
 FOREST_EDGE = 34  # axis below the rows
-LABEL = 27  # letters of a name that fit
-NUMBERS = 28  # letters of a difference and its interval that fit
+LETTERS = 54  # of a name and its numbers that fit side by side
+NUMBERS = 28  # of them for a difference and its interval
 MAP_SIDE = 340
 MAP_SHOWN = 100
 """Points a modality in the static map; the live one shows them all."""
+
+OUTLINES = {
+    "text": "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
+    "image": "m0-4l4 4-4 4-4-4z",
+    "audio": "m-3-3h6v6h-6z",
+    "video": "m0-4l4 7h-8z",
+}
+"""A mark about a point, as steps of a path."""
 
 Point = tuple[float, float]
 Scale = Callable[[float], float]
@@ -52,7 +62,7 @@ def line(a: Point, b: Point, css: str) -> str:
 
 def path(points: Sequence[Point], css: str, *, closed: bool = False) -> str:
     """A broken line, or an area."""
-    steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    steps = "L".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in points)
     return f'<path d="M{steps}{"Z" if closed else ""}" class="{css}"/>'
 
 
@@ -95,47 +105,65 @@ def forest_height(panel: ForestPanel) -> int:
 
 
 def forest_svg(panel: ForestPanel) -> str:
-    """Dots with intervals, one row each, its name and numbers to the left; a zero line."""
-    height, left, right = forest_height(panel), FOREST_WORDS, FOREST_WIDTH - 4
+    """Rows of words above a track; on it a dot with its interval, and where zero is."""
+    height, (left, right) = forest_height(panel), FOREST_ENDS
     bottom = height - FOREST_EDGE
 
     def across(value: float) -> float:
         return left + (value - panel.low) / (panel.high - panel.low) * (right - left)
 
-    zero = across(0.0)
-    body = [better_side(panel.better, left, zero, right, bottom) if not panel.control else ""]
-    body.append(line((left, bottom), (right, bottom), "axis"))
-    for tick in ticks(panel.low, panel.high):
-        body.append(line((across(tick), 0), (across(tick), bottom), "grid"))
-        body.append(text(across(tick), bottom + 14, tick_label(tick), "tick", "middle"))
-    body.append(line((zero, 0), (zero, bottom), "zero"))
-    body += [line((across(v), 0), (across(v), bottom), "zero whole") for v in panel.lines]
+    levels = ticks(panel.low, panel.high)
+    body = [
+        tracks(panel, [(0, FOREST_WIDTH)], "track"),
+        tracks(panel, better_side(panel, across), "better"),
+        tracks(panel, [(across(tick) - 0.5, across(tick) + 0.5) for tick in levels], "rung"),
+        tracks(panel, [(across(v) - 0.75, across(v) + 0.75) for v in (0.0, *panel.lines)], "zero"),
+        *(text(across(tick), bottom + 14, tick_label(tick), "tick", "middle") for tick in levels),
+    ]
     for i, row in enumerate(panel.rows):
         body.extend(forest_row(row, panel, FOREST_ROW * i, across))
-    body.extend(better_arrow(panel, left, right, height - 3))
+    body.extend(better_arrow(panel, across, height - 3))
     return svg(
         FOREST_WIDTH, height, f"{panel.title}: {panel.hint or 'change from before to after'}", body
     )
 
 
+def tracks(panel: ForestPanel, spans: Sequence[tuple[float, float]], css: str) -> str:
+    """Boxes of the height of a track, the same in every row, in one path."""
+    top, bottom = FOREST_TRACK
+    way = "".join(
+        f"M{a:.1f} {FOREST_ROW * i + top}H{b:.1f}v{bottom - top}H{a:.1f}z"
+        for i in range(len(panel.rows))
+        for a, b in spans
+    )
+    return f'<path d="{way}" class="{css}"/>' if way else ""
+
+
 def forest_row(row: ForestRow, panel: ForestPanel, top: float, across: Scale) -> list[str]:
     """One name, its numbers and its mark; an interval ends where the axis does."""
-    change, y = row.difference, top + FOREST_ROW / 2
+    change, y = row.difference, top + sum(FOREST_TRACK) / 2
     places, low, high = panel.places, panel.low, panel.high
+    label, numbers = forest_words(row, places)
     body = [
         f'<g class="m-{row.family}">',
-        text(0, y - 4, clip(row.label, LABEL), "label"),
-        text(0, y + 11, forest_numbers(row, places), "value"),
+        text(0, top + FOREST_WORDS, label, "label"),
+        text(FOREST_WIDTH, top + FOREST_WORDS, numbers, "value", "end"),
     ]
     if change.interval is not None and change.interval.high > low:
         ends = (across(max(change.interval.low, low)), across(min(change.interval.high, high)))
         body.append(line((ends[0], y), (ends[1], y), "whisker"))
     if change.value is not None and change.value < low:
-        body.append(text(across(low) + 1, y + 4, "\u25c2", "beyond"))
+        body.append(text(across(low) - 7, y + 4, "\u25c2", "beyond"))
     elif change.value is not None:
         css = "solid" if clearly(change) else "hollow"
         body.append(mark(row.family, across(change.value), y, 5, css))
     return [*body, "</g>"]
+
+
+def forest_words(row: ForestRow, places: int) -> tuple[str, str]:
+    """A row's name, as long as its numbers let it be, and its numbers."""
+    numbers = forest_numbers(row, places)
+    return clip(row.label, LETTERS - len(numbers)), numbers
 
 
 def forest_numbers(row: ForestRow, places: int) -> str:
@@ -149,45 +177,43 @@ def forest_numbers(row: ForestRow, places: int) -> str:
     return whole if len(whole) <= NUMBERS else number(change.value, places)
 
 
-def better_side(better: str, left: float, zero: float, right: float, bottom: float) -> str:
-    """A tint over the half where a change is an improvement."""
-    if better == "neither":
-        return ""
-    start, end = (left, zero) if better == "lower" else (zero, right)
-    return (
-        f'<rect x="{start:.1f}" y="0" width="{end - start:.1f}" height="{bottom}" class="better"/>'
-    )
+def better_side(panel: ForestPanel, across: Scale) -> list[tuple[float, float]]:
+    """The half of the axis where a change is an improvement; a control has none."""
+    if panel.control or panel.better == "neither":
+        return []
+    zero = across(0.0)
+    return [(0, zero) if panel.better == "lower" else (zero, FOREST_WIDTH)]
 
 
-def better_arrow(panel: ForestPanel, left: float, right: float, y: float) -> list[str]:
+def better_arrow(panel: ForestPanel, across: Scale, y: float) -> list[str]:
     """Which way is better, at that end of the axis; a control has no better way."""
     if panel.control:
-        return [text((left + right) / 2, y, "expected: no change", "hint", "middle")]
+        return [text(FOREST_WIDTH / 2, y, "expected: no change", "hint", "middle")]
     if panel.lines:
-        return [
-            text(left + (value - panel.low) / (panel.high - panel.low) * (right - left), y, word,
-                 "hint", anchor)
-            for value, word, anchor in (
-                (0.0, panel.ends[0], "middle"),
-                (panel.lines[-1], panel.ends[1], "middle" if panel.lines[-1] < panel.high * 0.85
-                 else "end"),
-            )
-        ]  # fmt: skip
+        named = zip((0.0, panel.lines[-1]), panel.ends, strict=True)
+        return [text(across(value), y, word, "hint", end_of(value, panel)) for value, word in named]
     if panel.better == "lower":
-        return [text(left, y, "\u2190 better", "hint")]
-    return [text(right, y, "better \u2192", "hint", "end")] if panel.better == "higher" else []
+        return [text(0, y, "\u2190 better", "hint")]
+    right = text(FOREST_WIDTH, y, "better \u2192", "hint", "end")
+    return [right] if panel.better == "higher" else []
+
+
+def end_of(value: float, panel: ForestPanel) -> str:
+    """Where a word under the axis is held, so that none leaves the drawing."""
+    share = (value - panel.low) / (panel.high - panel.low)
+    return "start" if share < 0.05 else "end" if share > 0.95 else "middle"
 
 
 # -------------------------------------------------------------------------------------- map
 
 
 def map_svg(name: str, coordinates: NDArray[np.float32], rows: Sequence[Row], limit: float) -> str:
-    """Up to `MAP_SHOWN` points a modality of one checkpoint at one site."""
-    body, drawn = [], dict.fromkeys((row.modality for row in rows), 0)
+    """Up to `MAP_SHOWN` points a modality of one checkpoint at one site, in one path each."""
     half, scale = MAP_SIDE / 2, MAP_SIDE * 0.47 / limit
+    ways: dict[str, list[str]] = {}
     for (x, y), row in zip(coordinates.tolist(), rows, strict=True):
-        if drawn[row.modality] < MAP_SHOWN:
-            drawn[row.modality] += 1
-            css = f"m-{row.modality} point"
-            body.append(mark(row.modality, half + x * scale, half - y * scale, 3.2, css))
+        way = ways.setdefault(row.modality, [])
+        if len(way) < MAP_SHOWN:
+            way.append(f"M{half + x * scale:.0f} {half - y * scale:.0f}{OUTLINES[row.modality]}")
+    body = [f'<path d="{"".join(way)}" class="m-{kind} point"/>' for kind, way in ways.items()]
     return svg(MAP_SIDE, MAP_SIDE, f"Map of {clip(name, 60)}: a sample of the points", body)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
 
 from geomkit.types import Measurement
 from reports.book import certainty
-from reports.heat import HeatRow
-from reports.layers import LayerPanel, runs
-from reports.static import LAYER_SIZE, Scale, line, mark, path, svg, text, tick_label, ticks
-from reports.words import ARROW, clip, site_title
+from reports.heat import Cell, HeatRow
+from reports.layers import LayerPanel, runs, site_label, site_places, site_ticks
+from reports.static import LAYER_SIZE, Point, Scale, mark, path, svg, text, tick_label, ticks
+from reports.words import ARROW, clip
+
+SITE_AXIS = "site-axis"
+FINE = 0.5
+"""Steps of a curve, in the drawing's units; `.fine` in the style sheet scales them back."""
 
 # ----------------------------------------------------------------------------------- layers
 
@@ -26,48 +32,97 @@ def layer_svg(panel: LayerPanel) -> str:
     def up(value: float) -> float:
         return bottom - (value - panel.low) / (panel.high - panel.low) * (bottom - top)
 
-    body = []
-    for tick in ticks(panel.low, panel.high):
-        body.append(line((left, up(tick)), (right, up(tick)), "grid"))
-        body.append(text(left - 6, up(tick) + 4, tick_label(tick), "tick", "end"))
-    for place, label in site_ticks(panel):
-        body.append(text(across(place), bottom + 16, label, "tick", "middle"))
+    levels = ticks(panel.low, panel.high)
     gaps = {site for site, _ in panel.gaps}
-    body += [
-        f'<rect x="{across(p) - 9:.1f}" y="{top}" width="18" height="{bottom - top}" class="gap"/>'
-        for s, p in zip(panel.sites, panel.places, strict=True)
-        if s in gaps
+    body = [
+        grid(left, right, [up(tick) for tick in levels]),
+        words([(left - 6, up(t) + 4, tick_label(t)) for t in levels], "tick end"),
+        f'<use href="#{SITE_AXIS}"/>',
+        *(
+            f'<path d="M{across(p) - 5:.1f} {top}h10v{bottom - top}h-10z" class="gap"/>'
+            for s, p in zip(panel.sites, panel.places, strict=True)
+            if s in gaps
+        ),
+        f'<g class="m-{panel.family}">',
+        *certainty_marks(panel, across, bottom - 3),
+        *layer_curves(panel, across, up),
+        "</g>",
     ]
-    body.append(f'<g class="m-{panel.family}">')
-    body.extend(certainty_marks(panel, across, bottom - 4))
-    body.extend(layer_curves(panel, across, up))
-    body.append("</g>")
     return svg(width, height, f"{panel.metric}, {panel.modality}, over the layers", body)
+
+
+def site_axis(sites: Sequence[str]) -> str:
+    """The names under the axis, which all panels share: a drawing that is not seen itself."""
+    names = site_ticks(sites)
+    span = max(site_places(sites)[-1], 1.0) if sites else 1.0
+    width, height = LAYER_SIZE
+    axis = words(
+        [(56 + place / span * (width - 74), height - 8, label) for place, label in names],
+        "tick middle",
+    )
+    named = axis.replace("<g", f'<g id="{SITE_AXIS}"', 1)
+    return f'<svg class="unseen" aria-hidden="true">{named}</svg>'
+
+
+def grid(left: float, right: float, heights: Sequence[float]) -> str:
+    """Level lines, all in one path."""
+    return f'<path d="{"".join(f"M{left} {y:.1f}H{right}" for y in heights)}" class="grid"/>'
+
+
+def words(places: Sequence[tuple[float, float, str]], css: str) -> str:
+    """Some short texts of one look."""
+    texts = (f'<text x="{x:.0f}" y="{y:.0f}">{escape(content)}</text>' for x, y, content in places)
+    return f'<g class="{css}">{"".join(texts)}</g>'
+
+
+def fine(points: Sequence[Point], css: str, *, closed: bool = False) -> str:
+    """A broken line in whole steps of `FINE`, each told from the one before: short text."""
+    steps = [(round(x / FINE), round(y / FINE)) for x, y in points]
+    moves = (f"{b[0] - a[0]} {b[1] - a[1]}" for a, b in pairwise(steps))
+    way = f"M{steps[0][0]} {steps[0][1]}l{' '.join(moves)}".replace(" -", "-")
+    return f'<path d="{way}{"z" if closed else ""}" class="fine {css}"/>'
 
 
 def layer_curves(panel: LayerPanel, across: Scale, up: Scale) -> list[str]:
     """Chance, the checkpoints in the middle, then before and after on top."""
     last = panel.after if any(panel.after) else panel.before
     levels = [(p, m.chance) for s in runs(panel, last) for p, m in s if m.chance is not None]
-    body = [path([(across(p), up(c)) for p, c in levels], "chance")] if levels else []
+    body = [path([(across(p), up(c)) for p, c in ends(levels)], "chance")] if levels else []
     for i, (_, measurements) in enumerate(panel.between):
         for stretch in runs(panel, measurements):
             points = [(across(p), up(m.value)) for p, m in stretch if m.value is not None]
-            body.append(path(points, f"curve between d{i % 4}"))
+            body.append(fine(points, f"curve between d{i % 4}"))
     for css, measurements in (("before", panel.before), ("after", panel.after)):
         for stretch in runs(panel, measurements):
             body.extend(layer_stretch(stretch, css, panel.family, across, up))
     return body
 
 
+def ends(levels: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Of a level that is the same everywhere, the two ends; any other as it is."""
+    return (levels[0], levels[-1]) if len({level for _, level in levels}) == 1 else levels
+
+
 def certainty_marks(panel: LayerPanel, across: Scale, top: float) -> list[str]:
-    """Along the foot: filled where the change is clear at all sites at once, hollow where here."""
+    """Along the foot: thick where the change is clear at all sites at once, thin where here."""
+    sure = [certainty(change) for change in panel.differences]
     return [
-        f'<rect x="{across(place) - 2.5:.1f}" y="{top:.1f}" width="5" height="3" '
-        f'class="sure {"solid" if sure == "everywhere" else "hollow"}"/>'
-        for place, change in zip(panel.places, panel.differences, strict=True)
-        if (sure := certainty(change)) != "no"
+        f'<path d="M{way.removeprefix("m")}" class="sure {css}"/>'
+        for css, wanted in (("solid", "everywhere"), ("hollow", "here"))
+        if (
+            way := dashes(
+                [across(p) for p, one in zip(panel.places, sure, strict=True) if one == wanted], top
+            )
+        )
     ]
+
+
+def dashes(middles: Sequence[float], height: float) -> str:
+    """Short level lines about some places, each told from the one before."""
+    starts = [round(x - 2.5) for x in middles]
+    moves = (f"m{b - a - 5} 0" for a, b in pairwise(starts))
+    first = [f"m{starts[0]} {height:.0f}"] if starts else []
+    return "".join(f"{move}h5" for move in (*first, *moves))
 
 
 def layer_stretch(
@@ -75,28 +130,16 @@ def layer_stretch(
 ) -> list[str]:
     """One unbroken stretch: its band and its line; a single site gets a mark and a whisker."""
     points = [(across(p), up(m.value)) for p, m in stretch if m.value is not None]
-    ends = [(across(p), m.interval) for p, m in stretch if m.interval is not None]
+    spans = [(across(p), m.interval) for p, m in stretch if m.interval is not None]
     if len(points) == 1:
-        whisker = [line((x, up(i.low)), (x, up(i.high)), f"whisker {css}") for x, i in ends]
+        whisker = [
+            f'<path d="M{x:.0f} {up(i.low):.1f}V{up(i.high):.1f}" class="whisker {css}"/>'
+            for x, i in spans
+        ]
         return [*whisker, mark(kind, *points[0], 4, "hollow" if css == "before" else "solid")]
-    band = [(x, up(i.high)) for x, i in ends] + [(x, up(i.low)) for x, i in reversed(ends)]
-    area = [path(band, "band", closed=True)] if band else []
-    return [*area, path(points, f"curve {css}")]
-
-
-def site_ticks(panel: LayerPanel, most: int = 7) -> list[tuple[float, str]]:
-    """Short names under the axis: the ends always, the blocks thinned out."""
-    blocks = [
-        (p, s) for p, s in zip(panel.places, panel.sites, strict=True) if s.startswith("block_")
-    ]
-    step = max(1, -(-len(blocks) // most))
-    named = [(p, site_label(s)) for p, s in blocks[::step]]
-    others = [
-        (p, site_label(s))
-        for p, s in zip(panel.places, panel.sites, strict=True)
-        if not s.startswith("block_")
-    ]
-    return sorted([*named, *others])
+    band = [(x, up(i.high)) for x, i in spans] + [(x, up(i.low)) for x, i in reversed(spans)]
+    area = [fine(band, "band", closed=True)] if band else []
+    return [*area, fine(points, f"curve {css}")]
 
 
 # ------------------------------------------------------------------------------------- heat
@@ -105,6 +148,7 @@ HEAT_WORDS = 190  # width of the rows' names
 HEAT_WIDTH = 1000
 HEAT_ROW = 20
 HEAT_HEAD = 22
+DEEP = 6
 
 
 def heat_svg(rows: Sequence[HeatRow], sites: Sequence[str]) -> str:
@@ -116,6 +160,9 @@ def heat_svg(rows: Sequence[HeatRow], sites: Sequence[str]) -> str:
         if name and (len(sites) <= 16 or i % 2 == 0 or not site.startswith("block_")):
             x = HEAT_WORDS + (i + 0.5) * width
             body.append(text(x, HEAT_HEAD - 8, name, "tick", "middle"))
+    tones: dict[tuple[str, int], str] = {}
+    box = f"h{width - 1:.1f}v18h{1 - width:.1f}z"
+    dots = {"everywhere": "", "here": ""}
     for at, row in enumerate(rows):
         top = HEAT_HEAD + at * HEAT_ROW
         body.append(f'<g class="m-{row.family}">{mark(row.family, 6, top + 10, 3.6, "solid")}</g>')
@@ -123,28 +170,32 @@ def heat_svg(rows: Sequence[HeatRow], sites: Sequence[str]) -> str:
         body.append(text(16, top + 14, clip(name, 32), "label"))
         for i, one in enumerate(row.cells):
             x = HEAT_WORDS + i * width
-            place = f'x="{x + 0.5:.1f}" y="{top + 1}" width="{width - 1:.1f}" height="18"'
-            if one is None:
-                body.append(f'<rect {place} class="gap"/>')
-                continue
-            tone = "neutral" if not row.judged else "up" if one.share > 0 else "down"
-            body.append(f'<rect {place} class="tone {tone}" style="--d: {depth(one.share):.0f}%"/>')
-            if one.certainty != "no":
-                css = "solid" if one.certainty == "everywhere" else "hollow"
-                body.append(
-                    f'<circle cx="{x + width / 2:.1f}" cy="{top + 10}" r="2.4" class="sure {css}"/>'
-                )
+            look = tone(one)
+            tones[look] = tones.get(look, "") + f"M{x + 0.5:.1f} {top + 1}{box}"
+            if one is not None and one.certainty != "no":
+                dots[one.certainty] += f"M{x + width / 2:.0f} {top + 10}h0"
+    body += [
+        f'<path d="{way}" class="{css}"{f" style=--d:{deep}%" if css != "gap" else ""}/>'
+        for (css, deep), way in tones.items()
+    ]
+    body += [
+        f'<path d="{way}" class="dots {css}"/>'
+        for way, looks in ((dots["everywhere"], ("sure",)), (dots["here"], ("sure", "hole")))
+        for css in looks
+        if way
+    ]
     height = HEAT_HEAD + HEAT_ROW * len(rows)
     return svg(HEAT_WIDTH, height, "Differences of the headline measures at every site", body)
+
+
+def tone(cell: Cell | None) -> tuple[str, int]:
+    """What a cell wears: its class, and how deep it is coloured, in steps of `DEEP` percent."""
+    if cell is None:
+        return "gap", 0
+    way = "neutral" if not cell.judged else "up" if cell.share > 0 else "down"
+    return f"tone {way}", DEEP * round(depth(cell.share) / DEEP)
 
 
 def depth(share: float) -> float:
     """How deep a cell is coloured, in percent: a small change is still told from none."""
     return 0.0 if share == 0 else 8.0 + 82.0 * abs(share)
-
-
-def site_label(site: str) -> str:
-    """A site's name in a narrow column."""
-    if site.startswith("block_"):
-        return site.removeprefix("block_").lstrip("0") or "0"
-    return {"final_norm": "norm", "embed": "emb"}.get(site, clip(site_title(site), 8))

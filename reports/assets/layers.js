@@ -7,6 +7,7 @@ function goToSite(at) {
   if (!slider) return;
   slider.value = at;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
+  say(`The map is at ${slider.getAttribute("aria-valuetext")}.`);
 }
 
 /** Views to choose from: one modality with all measures, or one measure with all modalities. */
@@ -25,27 +26,33 @@ function heatViews(rows) {
   return views;
 }
 
-function heatCell(row, site, data) {
+function heatCell(row, site, data, text) {
   const box = make("td");
   if (!data) {
     box.className = "gap";
     box.title = `${site.title}: no value`;
     return box;
   }
-  const [share, mark, text] = data;
-  const tone = row.judged ? (share > 0 ? "up" : "down") : "neutral";
+  const [share, mark, judged] = data;
+  const tone = judged ? (share > 0 ? "up" : "down") : "neutral";
   const sure = ["not clear", "clear here", "clear at all sites at once"][mark];
   const button = make("button", "", { type: "button", tabindex: "-1", class: `tone ${tone}` });
   button.style.setProperty("--d", `${share ? 8 + 82 * Math.abs(share) : 0}%`);
-  const verdict = row.judged && share && mark ? (share > 0 ? ", better" : ", worse") : "";
+  const verdict = judged && share && mark ? (share > 0 ? ", better" : ", worse") : "";
   button.setAttribute("aria-label", `${row.metric}, ${row.shown}, ${site.title}: ${text}, ${sure}${verdict}`);
   if (mark) button.append(make("i", "", { class: mark === 2 ? "sure" : "", "aria-hidden": "true" }));
   box.append(button);
   return box;
 }
 
-function startHeat(heat) {
+function startHeat(heat, analysis, curves) {
   if (!heat?.rows.length) return;
+  const filed = fileRecords(analysis, curves);
+  const changeOf = (row, site) => filed.change({ metric: row.name, modality: row.modality }, site.name);
+  const places = new Map([...new Set(heat.rows.map(({ name }) => name))].map((name) => {
+    const own = heat.rows.filter((row) => row.name === name).flatMap((row) => heat.sites.map((site) => changeOf(row, site)?.value));
+    return [name, decimalsOf(own.filter((value) => value != null))];
+  }));
   const views = heatViews(heat.rows);
   const select = $("heat-view");
   for (const label of new Set(views.map((view) => view.label))) {
@@ -73,7 +80,10 @@ function startHeat(heat) {
       const title = view.heading === "both" ? `${row.metric}, ${row.shown}` : row[view.heading];
       const name = make("th", title, { scope: "row", title: `${row.metric}, ${row.shown}` });
       name.prepend(make("span", "", { class: `swatch m-${row.family}`, "aria-hidden": "true" }));
-      line.append(name, ...heat.sites.map((site, i) => heatCell(row, site, row.cells[i])));
+      line.append(name, ...heat.sites.map((site, i) => {
+        const change = row.cells[i] && changeOf(row, site);
+        return heatCell(row, site, row.cells[i], change ? withInterval(change.value, change.interval, places.get(row.name)) : "");
+      }));
       body.append(line);
     }
     const table = make("table");
@@ -109,12 +119,12 @@ function startHeat(heat) {
     next.tabIndex = 0;
     next.focus();
   });
-  const say = (event) => {
+  const tell = (event) => { // for the eye; a screen reader has the button's own name
     const button = event.target.closest("td button");
     if (button) $("heat-said").textContent = button.getAttribute("aria-label");
   };
-  $("heat-live").addEventListener("focusin", say);
-  $("heat-live").addEventListener("pointerover", say);
+  $("heat-live").addEventListener("focusin", tell);
+  $("heat-live").addEventListener("pointerover", tell);
   $("heat-live").addEventListener("click", (event) => {
     const box = event.target.closest("td button")?.parentElement;
     if (box) goToSite(box.cellIndex - 1);
@@ -126,4 +136,11 @@ function startHeat(heat) {
   select.addEventListener("change", show);
   $("heat").classList.add("alive");
   show();
+  const shownRows = () => views[Number(select.value)].rows;
+  const drawn = () => {
+    $("heat-live").scrollLeft = 0;
+    return pictureOf($("heat-live").querySelector("table"));
+  };
+  const records = () => shownRows().flatMap((row) => heat.sites.map((site) => changeOf(row, site)).filter(Boolean));
+  offerSaves($("heat").querySelector("figcaption"), "the heat map", { ...pictureWays("heat-map", drawn), ...recordWays("heat-map", records) });
 }

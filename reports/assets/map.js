@@ -17,28 +17,28 @@ function readArrays(index, buffer) {
   );
 }
 
-async function unpackBytes(id) {
-  const packed = new Blob([dense($(id).textContent)]).stream();
-  return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-}
-
 async function startMap(map, media) {
   const places = [...document.querySelectorAll("[data-map]")];
   if (!places.length) return;
-  const arrays = readArrays(map.arrays, await unpackBytes("marks"));
+  const arrays = readArrays(map.arrays, await unpacked("marks").arrayBuffer());
   const checkpoints = map.checkpoints.length;
   const count = map.rows.index.length;
   const all = Array.from({ length: count }, (_, i) => i);
+  const summed = (steps) => {
+    let sum = 0;
+    return steps.map((step) => (sum += step));
+  };
+  const sampleOf = summed(map.rows.sample);
   const rows = {
-    index: map.rows.index,
+    index: summed(map.rows.index),
     kinds: Uint8Array.from(map.rows.modality),
     kind: (i) => KINDS[map.rows.modality[i]],
-    sample: (i) => map.samples[map.rows.sample[i]],
+    sample: (i) => map.samples[sampleOf[i]],
   };
   const NOWHERE = 0xffff;
   const present = KINDS.filter((_, k) => map.rows.modality.includes(k));
   const families = map.samples.map(() => []);
-  for (const i of all) families[map.rows.sample[i]].push(i);
+  for (const i of all) families[sampleOf[i]].push(i);
   const radius = count > 2400 ? 3 : count > 900 ? 3.4 : 4.2;
   // A fixed order without pattern: no modality lies on top of the others.
   const order = [...all].sort((a, b) => ((a * 2654435761) >>> 0) - ((b * 2654435761) >>> 0));
@@ -61,6 +61,13 @@ async function startMap(map, media) {
 
   /* -- what the arrays say -- */
 
+  const partnerOf = (i) => (arrays.partner && arrays.partner[i] !== NOWHERE ? arrays.partner[i] : null);
+  // Two views of one sample have one cosine: it is told with the first of them.
+  const second = (i) => partnerOf(i) !== null && partnerOf(i) < i && partnerOf(partnerOf(i)) === i;
+  const toldAt = [];
+  let toldCount = 0;
+  for (const i of all) toldAt.push(second(i) ? toldAt[partnerOf(i)] : toldCount++);
+
   const cache = new Map();
 
   /** [xs, ys] in [-1, 1] of a side at a site; null where there is no map. */
@@ -79,7 +86,7 @@ async function startMap(map, media) {
   /** A row's cosine to its partner as a share of the site's range; null without one. */
   function share(i, side, site = state.site) {
     const at = map.sites[site].pca;
-    const step = arrays.cosine && at !== null ? arrays.cosine[(at * checkpoints + state.sides[side]) * count + i] : 0;
+    const step = arrays.cosine && at !== null ? arrays.cosine[(at * checkpoints + state.sides[side]) * toldCount + toldAt[i]] : 0;
     return step ? (step - 1) / map.levels.cosine : null;
   }
 
@@ -96,10 +103,14 @@ async function startMap(map, media) {
     return held.length ? held[0] : null;
   }
 
+  const ofKind = KINDS.map((kind) => all.filter((i) => rows.kind(i) === kind));
+
+  /** The nearest rows of a row's own modality, or of its partner's; they count within theirs. */
   function listed(name, i, side, site) {
     const [, , , k] = map.arrays[name].shape;
     const from = ((map.sites[site].near * checkpoints + state.sides[side]) * count + i) * k;
-    return [...arrays[name].subarray(from, from + k)].filter((j) => j !== NOWHERE);
+    const kind = rows.kinds[name === "own" ? i : partnerOf(i)];
+    return [...arrays[name].subarray(from, from + k)].filter((j) => j !== NOWHERE).map((j) => ofKind[kind][j]);
   }
 
   function rank(i, side, site) {
@@ -107,7 +118,6 @@ async function startMap(map, media) {
     return place === NOWHERE ? null : place;
   }
 
-  const partnerOf = (i) => (arrays.partner && arrays.partner[i] !== NOWHERE ? arrays.partner[i] : null);
   const names = () => (places.length > 1 ? state.sides.map((c) => map.checkpoints[c]) : [map.checkpoints[state.sides[0]]]);
 
   /** Nearest rows of both sides for the card. */
@@ -144,9 +154,8 @@ async function startMap(map, media) {
     return `Its ${rows.kind(mate)}: ${said.join(" \u2192 ")}.`;
   }
 
-  const world = { rows, media, near, partner, keep: (i) => keep(i), views: (i) => families[map.rows.sample[i]].filter((j) => j !== i) };
+  const world = { rows, media, near, partner, keep: (i) => keep(i), views: (i) => families[sampleOf[i]].filter((j) => j !== i) };
   const { showCard, showNear } = makeCard(world);
-  const announce = (text) => { $("said").textContent = text; };
   const told = (i) => `${rows.kind(i)}: ${rows.sample(i).caption || rows.sample(i).id}`;
 
   /* -- colours -- */
@@ -226,7 +235,7 @@ async function startMap(map, media) {
         button.prepend(swatch);
         button.addEventListener("click", () => {
           state.only = state.only === name ? null : name;
-          announce(state.only === null ? "All values." : `Only ${name}.`);
+          say(state.only === null ? "All values." : `Only ${name}.`);
           showLegend();
           show();
           [...legend.querySelectorAll("button")].find((b) => b.textContent === name)?.focus();
@@ -246,7 +255,7 @@ async function startMap(map, media) {
     camera: () => state.camera,
     tool: () => state.tool,
     hover: (i) => (i === null ? showCard(state.kept, true) : showCard(i, i === state.kept)),
-    say: (i) => announce(told(i)),
+    say: (i) => say(told(i)),
     pick: (i) => { if (i !== null) keep(i); },
     select(found, added) {
       if (found.length) select(new Set(added && state.selected ? [...state.selected, ...found] : found));
@@ -262,8 +271,9 @@ async function startMap(map, media) {
       for (const panel of panels) panel.repaint();
     },
   };
+  const panelLabel = (side) => `Map of ${map.checkpoints[state.sides[side]]}: arrow keys go from sample to sample, Enter keeps one, Escape lets go`;
   const panels = places.map((place, side) =>
-    makeScatter(place, `Map of ${map.checkpoints[state.sides[side]]}: arrow keys go from sample to sample, Enter keeps one, Escape lets go`, map.webgl, hooks));
+    makeScatter(place, panelLabel(side), map.webgl, hooks));
 
   function frameOf(side, at) {
     if (!at) return null;
@@ -313,7 +323,7 @@ async function startMap(map, media) {
     state.kept = i;
     showCard(i, true);
     showNear(i);
-    announce(i === null ? "No sample kept." : `Kept ${told(i)}. ${partner(i)}`);
+    say(i === null ? "No sample kept." : `Kept ${told(i)}. ${partner(i)}`);
     markTable();
     show();
   }
@@ -324,9 +334,9 @@ async function startMap(map, media) {
     showTable();
     if (chosen) {
       const counts = present.map((kind) => `${kind} ${[...chosen].filter((i) => rows.kind(i) === kind).length}`);
-      announce(`${chosen.size} samples selected: ${counts.join(", ")}.`);
+      say(`${chosen.size} samples selected: ${counts.join(", ")}.`);
       $("points").open = true;
-    } else announce("Selection cleared.");
+    } else say("Selection cleared.");
     $("clear-map").hidden = !chosen;
     show();
   }
@@ -385,36 +395,28 @@ async function startMap(map, media) {
     markTable();
   }
 
-  function savePoints() {
+  /** The samples that the table holds, where they stand on the map, as records. */
+  function pointRecords() {
     const sides = [...places.keys()];
-    const tagged = (name) => sides.map((side) => `${side ? "after" : "before"}_${name}`);
-    const head = ["id", "modality", "caption", "site", ...sides.flatMap((side) => [tagged("x")[side], tagged("y")[side]])];
-    if (arrays.cosine) head.push(...tagged("partner_cosine"));
-    const lines = found().map((i) => {
-      const at = sides.map((side) => coordinates(side));
-      const line = [rows.sample(i).id, rows.kind(i), rows.sample(i).caption, map.sites[state.site].title];
-      line.push(...at.flatMap((p) => (p ? [p[0][i], p[1][i]] : ["", ""])));
-      if (arrays.cosine) line.push(...sides.map((side) => cosine(i, side) ?? ""));
-      return line;
-    });
-    save("samples.csv", "text/csv", [head, ...lines].map((l) => l.map(cell).join(",")).join("\n") + "\n");
+    const at = sides.map((side) => coordinates(side));
+    return found().map((i) => ({
+      id: rows.sample(i).id, modality: rows.kind(i), caption: rows.sample(i).caption, site: map.sites[state.site].title,
+      ...Object.fromEntries(sides.flatMap((side) => ["x", "y"].map((axis, k) => [`${side ? "after" : "before"}_${axis}`, at[side] ? at[side][k][i] : null]))),
+      ...(arrays.cosine ? Object.fromEntries(sides.map((side) => [`${side ? "after" : "before"}_partner_cosine`, cosine(i, side)])) : {}),
+    }));
   }
 
-  /** Both panels as one drawing. */
-  function savePicture() {
+  /** Some panels as one drawing. */
+  function pictureOfPanels(sides) {
     const side = 480, gap = 20, top = 34;
-    const width = places.length * (side + gap) - gap;
     const site = map.sites[state.site].title;
-    const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
-    const parts = panels.map((panel, at) => {
-      const frame = panel.frame();
-      const title = `<text x="0" y="-12" font-size="14" fill="${colour("ink")}">${escaped(map.checkpoints[state.sides[at]])}, ${escaped(site)}</text>`;
-      const edge = `<rect width="${side}" height="${side}" fill="none" stroke="${colour("line")}"/>`;
+    const parts = sides.map((panel, at) => {
+      const frame = panels[panel].frame();
+      const title = `<text x="0" y="-12" font-size="14" fill="${plainInk(colour("ink"))[0]}">${escaped(map.checkpoints[state.sides[panel]])}, ${escaped(site)}</text>`;
+      const edge = `<rect width="${side}" height="${side}" fill="none" stroke="${plainInk(colour("line"))[0]}"/>`;
       return `<g transform="translate(${at * (side + gap)} ${top})">${edge}${title}${frame ? svgMarks(frame, state.camera, side) : ""}</g>`;
     });
-    const box = `viewBox="0 0 ${width} ${side + top}" width="${width}" height="${side + top}"`;
-    const ground = `<rect width="${width}" height="${side + top}" fill="${colour("panel")}"/>`;
-    save("map.svg", "image/svg+xml", `<svg xmlns="http://www.w3.org/2000/svg" ${box} font-family="sans-serif">${ground}${parts.join("")}</svg>`);
+    return svgPage(sides.length * (side + gap) - gap, side + top, parts.join(""));
   }
 
   /* -- controls -- */
@@ -422,14 +424,14 @@ async function startMap(map, media) {
   function showSite() {
     const site = map.sites[state.site];
     const there = coordinates(0) !== null;
+    const held = map.sites.filter((s) => typeof s.umap === "number").map((s) => s.title);
+    const reason = state.method === "umap" ? `UMAP was made for ${held.join(", ")} only` : site.note;
     const share = state.method === "pca" && there ? `, axes carry ${site.explained[0]} % and ${site.explained[1]} % of the variance` : "";
     $("layer").value = state.site;
     $("layer-name").textContent = site.title;
-    $("layer").setAttribute("aria-valuetext", site.title + share);
+    $("layer").setAttribute("aria-valuetext", there ? site.title + share : `${site.title}, no map: ${reason}`);
     $("axes-note").textContent = share ? `The axes carry ${site.explained[0]} % and ${site.explained[1]} % of the variance here.` : "";
     $("layer-note").hidden = there;
-    const held = map.sites.filter((s) => typeof s.umap === "number").map((s) => s.title);
-    const reason = state.method === "umap" ? `UMAP was made for ${held.join(", ")} only` : site.note;
     $("layer-note").textContent = there ? "" : `${site.title}: ${reason}.`;
   }
 
@@ -454,7 +456,7 @@ async function startMap(map, media) {
     clearInterval(timer);
     timer = 0;
     const button = $("play");
-    button.setAttribute("aria-pressed", String(on));
+    button.dataset.playing = on;
     button.setAttribute("aria-label", on ? "Pause" : "Play through the layers");
     button.replaceChildren(icon(on ? "M5.5 4h3v12h-3zM11.5 4h3v12h-3z" : "M6 4v12l10-6z"));
     if (!on) return;
@@ -464,7 +466,9 @@ async function startMap(map, media) {
     timer = setInterval(() => {
       if (next() === undefined) return play(false);
       goTo(next(), true);
-      if (next() === undefined) play(false);
+      if (next() !== undefined) return;
+      play(false);
+      say(`Stopped at ${map.sites[state.site].title}.`);
     }, STEP);
   }
 
@@ -509,6 +513,7 @@ async function startMap(map, media) {
     }
     showSite();
     show();
+    say(`Axes: ${state.method === "pca" ? "PCA" : "UMAP"}, ${map.sites[state.site].title}.`);
   });
   for (const panel of places.keys()) {
     const chooser = $(`side-${panel}`);
@@ -521,7 +526,7 @@ async function startMap(map, media) {
     chooser.value = state.sides[panel];
     chooser.addEventListener("change", () => {
       state.sides[panel] = Number(chooser.value);
-      panels[panel].host.setAttribute("aria-label", `Map of ${map.checkpoints[state.sides[panel]]}`);
+      panels[panel].host.setAttribute("aria-label", panelLabel(panel));
       showCard(state.kept, true);
       showNear(state.kept);
       showTable();
@@ -534,20 +539,24 @@ async function startMap(map, media) {
     for (const box of document.querySelectorAll("input[name=tool]")) box.checked = box.value === tool;
   }
   for (const box of document.querySelectorAll("input[name=tool]")) box.addEventListener("change", () => useTool(box.value));
-  $("closer").addEventListener("click", () => panels[0].zoom(1.5));
-  $("farther").addEventListener("click", () => panels[0].zoom(1 / 1.5));
-  $("whole").addEventListener("click", () => hooks.look({ x: 0, y: 0, zoom: 1 }));
-  $("find").addEventListener("input", () => {
-    state.page = 0;
-    showTable();
-  });
-  $("earlier").addEventListener("click", () => { state.page -= 1; showTable(); });
-  $("later").addEventListener("click", () => { state.page += 1; showTable(); });
+  const zoomed = (act) => () => { act(); say(`Zoom ${decimal(state.camera.zoom)}.`); };
+  $("closer").addEventListener("click", zoomed(() => panels[0].zoom(1.5)));
+  $("farther").addEventListener("click", zoomed(() => panels[0].zoom(1 / 1.5)));
+  $("whole").addEventListener("click", zoomed(() => hooks.look({ x: 0, y: 0, zoom: 1 })));
+  const turned = (to) => () => { state.page = to(); showTable(); say($("found").textContent, 400); };
+  $("find").addEventListener("input", turned(() => 0));
+  $("earlier").addEventListener("click", turned(() => state.page - 1));
+  $("later").addEventListener("click", turned(() => state.page + 1));
   for (const id of ["clear", "clear-map"]) $(id).addEventListener("click", () => select(null));
-  $("save-points").addEventListener("click", savePoints);
-  $("save-map").addEventListener("click", savePicture);
+  $("save-points").addEventListener("click", recordWays("samples", pointRecords).CSV);
+  $("save-map").addEventListener("click", () => save("map.svg", "image/svg+xml", pictureOfPanels([...places.keys()])));
+  places.forEach((place, side) => {
+    const caption = place.closest("figure").querySelector("figcaption");
+    const label = `the map ${places.length > 1 ? ["before", "after"][side] : ""}`.trim();
+    offerSaves(caption, label, { ...pictureWays(slug(label), () => pictureOfPanels([side])), ...recordWays("samples", pointRecords) });
+  });
   document.addEventListener("geomkit:keep", ({ detail }) => {
-    const i = map.rows.index.indexOf(detail.index);
+    const i = rows.index.indexOf(detail.index);
     if (i < 0) return;
     $("map").scrollIntoView();
     keep(i);

@@ -1,5 +1,5 @@
 "use strict";
-/* Unpacks the page's data, draws the figures when they come into view, and keeps the theme.
+/* Draws the figures when they come into view, and keeps the theme.
    Text from data enters the document through textContent only. */
 
 const CONFIG = {
@@ -7,12 +7,8 @@ const CONFIG = {
   showSendToCloud: false,
   plotlyServerURL: "",
   responsive: true,
-  displayModeBar: "hover",
-  modeBarButtonsToRemove: ["zoomIn2d", "zoomOut2d", "autoScale2d", "select2d", "lasso2d", "pan2d", "zoom2d"],
+  displayModeBar: false, // every figure has its own way to be saved, in the page's tab order
 };
-
-const $ = (id) => document.getElementById(id);
-const root = document.documentElement;
 
 /** An element with text and attributes. */
 function make(tag, text = "", attributes = {}) {
@@ -27,45 +23,21 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
-const LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%.()*+-;,=/?@^_:{|}~";
-
-/** base 85 -> bytes: five letters are four bytes. */
-function dense(text) {
-  const digit = new Uint8Array(128).fill(84);
-  for (let i = 0; i < 85; i += 1) digit[LETTERS.charCodeAt(i)] = i;
-  const missing = (5 - (text.length % 5)) % 5;
-  const raw = new DataView(new ArrayBuffer(((text.length + missing) / 5) * 4));
-  for (let at = 0, to = 0; at < text.length; at += 5, to += 4) {
-    let value = 0;
-    for (let i = at; i < at + 5; i += 1) value = value * 85 + (i < text.length ? digit[text.charCodeAt(i)] : 84);
-    raw.setUint32(to, value);
-  }
-  return new Uint8Array(raw.buffer, 0, raw.byteLength - missing);
-}
-
-/** The gzip text of a data script, unpacked. */
-async function unpack(id) {
-  const packed = new Blob([dense($(id).textContent)]).stream();
-  return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
-}
-
-/** Load the plotting library from the page itself. */
-function loadPlotly(source) {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-    script.onload = resolve;
-    script.onerror = () => reject(new Error("the plotting library did not load"));
-    document.head.append(script);
-  });
-}
-
-/** Offer text as a file. */
-function save(name, type, text) {
+/** Offer text, or a blob, as a file. */
+function save(name, type, content) {
   const link = make("a", "", { download: name });
-  link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
+  link.href = URL.createObjectURL(typeof content === "string" ? new Blob([content], { type: `${type};charset=utf-8` }) : content);
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+let saying = 0;
+
+/** Have a screen reader say something, once and when it has a pause: the last of what comes together. */
+function say(text, wait = 80) {
+  clearTimeout(saying);
+  $("said").textContent = "";
+  saying = setTimeout(() => { $("said").textContent = text; }, wait);
 }
 
 /** A cell of a CSV file; text that a spreadsheet would run as a formula gets a leading quote. */
@@ -132,13 +104,6 @@ function startTheme() {
   document.body.append(probe);
   probe.hidden = true;
   const system = matchMedia("(prefers-color-scheme: dark)");
-  let kept = null;
-  try {
-    kept = localStorage.getItem("geomkit-theme");
-  } catch {
-    /* as above */
-  }
-  if (kept === "light" || kept === "dark") root.dataset.theme = kept;
   $("theme").addEventListener("click", () => {
     const now = root.dataset.theme ?? (system.matches ? "dark" : "light");
     setTheme(now === "dark" ? "light" : "dark");
@@ -148,40 +113,59 @@ function startTheme() {
 
 /* ---- figures ---- */
 
+/** A layout on the page's own ground, and an axis with a faint grid and no line. */
+const baseLayout = (own) => ({
+  paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
+  font: { color: "@soft", size: 12 },
+  hoverlabel: { bgcolor: "@panel", bordercolor: "@line", align: "left", font: { color: "@ink", size: 13 } },
+  ...own,
+});
+const baseAxis = (own) => ({ gridcolor: "@grid", zeroline: false, zerolinecolor: "@soft", ticks: "", exponentformat: "e", ...own });
+
 /** Put a live figure over the still one. */
 function draw(place, figure, config = CONFIG) {
-  const host = place.querySelector(".draw") ?? make("div", "", { class: "draw" });
+  const host = place.querySelector(".draw") ?? make("div", "", { class: "draw", role: "group", "aria-label": place.dataset.label ?? "Interactive figure" });
   if (!host.isConnected) place.append(host);
   const { data, layout } = themed(figure);
   const family = getComputedStyle(document.body).fontFamily;
   layout.font = { ...layout.font, family };
   layout.hoverlabel = { ...layout.hoverlabel, font: { ...layout.hoverlabel?.font, family } };
-  const options = { ...config, toImageButtonOptions: { format: "svg", filename: place.id } };
-  return Plotly.react(host, data, { ...layout, autosize: true }, options).then(() => {
+  // A finger that drags must scroll the page.
+  if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
+  return Plotly.react(host, data, { ...layout, autosize: true }, config).then(() => {
     place.classList.add("drawn");
     place.querySelector(".static")?.setAttribute("aria-hidden", "true");
-    offerFigure(place, host);
-    host.setAttribute("role", "group");
-    host.setAttribute("aria-label", place.dataset.label ?? "Interactive figure");
     return host;
   });
 }
 
-/** Draw each figure when it is about to be seen. */
-function startFigures(figures) {
-  const watch = new IntersectionObserver(
-    (entries) => {
-      for (const { isIntersecting, target } of entries) {
-        if (!isIntersecting) continue;
-        watch.unobserve(target);
-        const show = () => draw(target, figures[target.dataset.figure]);
-        show();
-        redraw.add(show);
-      }
-    },
-    { rootMargin: "400px" },
-  );
-  for (const place of document.querySelectorAll("[data-figure]")) watch.observe(place);
+const makers = new Map(); // place -> the figure that belongs there
+
+const seen = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    redraw.add(() => drawNow(target));
+    drawNow(target);
+  }
+}, { rootMargin: "400px" });
+
+const drawNow = (place) => draw(place, makers.get(place)());
+
+/** Draw a figure when it is about to be seen, and offer to save it. */
+function drawWhenSeen(place, maker) {
+  makers.set(place, maker);
+  seen.observe(place);
+  offerFigure(place);
+}
+
+function startFigures(figures, sources, analysis) {
+  for (const place of document.querySelectorAll("[data-figure]")) {
+    const key = place.dataset.figure;
+    if (!figures[key]) continue;
+    if (sources[key]) place.records = () => sources[key].flatMap((source) => recordsOf(analysis, source));
+    drawWhenSeen(place, () => figures[key]);
+  }
 }
 
 /* ---- the rest of the page ---- */
@@ -202,12 +186,15 @@ function startNavigation() {
   for (const section of document.querySelectorAll("main > section")) watch.observe(section);
 }
 
-/** Folded tables are printed open. */
+/** What is folded is printed open; the style sheet does the same where no script runs. */
 function startPrint() {
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details.numbers:not([open]):not(.live)")];
-    for (const fold of opened) fold.open = true;
+    opened = [...document.querySelectorAll("main details:not([open]):not(.live):not(.saves)")];
+    for (const fold of opened) {
+      fold.made?.();
+      fold.open = true;
+    }
   });
   addEventListener("afterprint", () => {
     for (const fold of opened) fold.open = false;
@@ -227,19 +214,21 @@ function startRefresh() {
 }
 
 async function start() {
-  root.classList.add("on");
   startTheme();
   startNavigation();
   startPrint();
   try {
     const data = JSON.parse(await unpack("data"));
-    startDownloads(data.report);
-    startHeat(data.heat);
-    await loadPlotly(await unpack("plotly"));
-    startFigures(data.figures);
+    const report = unpackReport(data.report, data.packed);
+    startDownloads(report);
+    startHeat(data.heat, report.analysis, data.curves);
+    await run(await unpack("plotly"));
+    startFigures(data.figures, data.sources, report.analysis);
+    startCurves(report.analysis, data.curves);
+    startMatrices(report.analysis);
     if (data.map) {
       await startMap(data.map, data.media);
-      startPairs(JSON.parse(data.report), data.map);
+      startPairs(report, data.map);
     }
     startGallery(data.media);
   } catch (error) {
@@ -248,5 +237,3 @@ async function start() {
   root.dataset.ready = "true";
   startRefresh();
 }
-
-addEventListener("DOMContentLoaded", start);

@@ -1,6 +1,13 @@
 
 /* ---- pairs, spectra, gallery ---- */
 
+/** A record with arrays as rows, one an entry. */
+function rowsOfArrays(record) {
+  const names = Object.keys(record).filter((name) => Array.isArray(record[name]));
+  if (!names.length) return [record];
+  return record[names[0]].map((_, at) => Object.fromEntries(Object.entries(record).map(([name, value]) => [name, names.includes(name) ? value[at] : value])));
+}
+
 /** Histograms and spectra of the chosen site; they follow the map's layer. */
 function startPairs(report, map) {
   const chooser = $("pair-site");
@@ -16,16 +23,8 @@ function startPairs(report, map) {
     chooser.append(option);
   }
   chooser.value = sites.at(-1)?.site ?? "";
-  const plain = (text) => text.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
   const short = (value) => value.toFixed(3).replace("-", "\u2212");
-  const base = (layout) => ({
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
-    font: { color: "@soft", size: 12 },
-    hoverlabel: { bgcolor: "@panel", bordercolor: "@line", align: "left", font: { color: "@ink", size: 13 } },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: "@faint", activecolor: "@ink" },
-    ...layout,
-  });
-  const axis = (own) => ({ gridcolor: "@grid", zeroline: false, ticks: "", fixedrange: false, ...own });
+  const base = baseLayout, axis = baseAxis;
   const hueOf = (pair) => pair.split("-").find((kind) => kind !== "text") ?? "text";
 
   /** The outline of counts in equal bins, as high as 1. */
@@ -106,24 +105,22 @@ function startPairs(report, map) {
     }) };
   }
 
-  const makers = [["data-pair", pairFigure], ["data-wins", winsFigure], ["data-spectrum", spectrumFigure]];
-  const visible = new Map(); // places seen so far -> how each is drawn
-  const watch = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      watch.unobserve(target);
-      const [name, maker] = makers.find(([own]) => target.hasAttribute(own));
-      visible.set(target, () => draw(target, maker(target.getAttribute(name))));
-      visible.get(target)();
-      redraw.add(visible.get(target));
-    }
-  }, { rootMargin: "400px" });
-  for (const place of document.querySelectorAll(makers.map(([name]) => `[${name}]`).join(", "))) watch.observe(place);
+  const drawers = {
+    "[data-pair]": (place) => [pairFigure, place.dataset.pair, () => pairs.pairs.filter((c) => c.pair === place.dataset.pair && c.site === chooser.value)],
+    "[data-wins]": (place) => [winsFigure, place.dataset.wins, () => pairs.pairs.filter((c) => c.pair === place.dataset.wins).map(({ pair, site, checkpoint, wins }) => ({ pair, site, checkpoint, wins }))],
+    "[data-spectrum]": (place) => [spectrumFigure, place.dataset.spectrum, () => pairs.spectra.filter((s) => s.modality === place.dataset.spectrum && s.site === chooser.value)],
+  };
+  const places = Object.entries(drawers).flatMap(([selector, drawer]) => [...document.querySelectorAll(selector)].map((place) => {
+    const [maker, of, records] = drawer(place);
+    place.records = () => records().flatMap(rowsOfArrays);
+    drawWhenSeen(place, () => maker(of));
+    return place;
+  }));
 
   function show() {
     const title = sites.find(({ site }) => site === chooser.value)?.title ?? "";
     for (const place of document.querySelectorAll("[data-site-name]")) place.textContent = title;
-    for (const again of visible.values()) again();
+    for (const place of places.filter((own) => own.classList.contains("drawn"))) drawNow(place);
   }
   chooser.addEventListener("change", show);
   $("pair-axis")?.addEventListener("change", show);

@@ -5,6 +5,7 @@ State is read from the document, not from pixels.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,34 @@ def test_every_figure_is_drawn_and_nothing_overflows(visit: Any, scheme: str, wi
     assert own.text("#trouble") == ""
 
 
-def test_no_button_offers_an_upload(visit: Any) -> None:
+def test_the_plotting_library_adds_no_button(visit: Any) -> None:
+    """Neither an upload nor a second way to save: figures have the page's own menu alone."""
     own = visit()
     own.ready()
     own.walk()
-    titles = own.page.evaluate(
-        "[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title ?? '')"
+    assert own.page.locator(".modebar-btn").count() == 0
+    stops = own.page.evaluate(
+        "[...document.querySelectorAll('.draw *')].filter(e => e.tabIndex >= 0).length"
     )
-    assert titles
-    assert not [
-        t for t in titles if "cloud" in t.lower() or "share" in t.lower() or "studio" in t.lower()
-    ]
+    assert stops == 0
+
+
+def test_a_figure_is_one_tab_stop_after_its_title(visit: Any) -> None:
+    own = visit()
+    own.ready()
+    own.page.locator("#transfer-0").scroll_into_view_if_needed()
+    own.page.wait_for_selector("#transfer-0.drawn")
+    named = "document.activeElement.getAttribute('aria-label')"
+    own.page.get_by_label("Save Anisotropy, change from before to after", exact=True).focus()
+    own.page.keyboard.press("Tab")
+    assert own.page.evaluate(named).startswith("Save Uniformity")
+    own.page.keyboard.press("Enter")
+    for name in ("SVG", "PNG", "CSV", "JSON"):
+        own.page.keyboard.press("Tab")
+        assert own.page.evaluate("document.activeElement.textContent") == name
+    own.page.keyboard.press("Escape")
+    assert own.page.evaluate(named).startswith("Save Uniformity")
+    assert not own.page.evaluate("document.activeElement.parentElement.open")
 
 
 def test_it_reads_without_scripts(visit: Any) -> None:
@@ -104,7 +122,7 @@ def test_downloads(visit: Any, built: Built) -> None:
             own.page.get_by_role("button", name=f"Save {name}", exact=True).click()
         return Path(download.value.path()).read_text(encoding="utf-8")
 
-    assert saved("report.json") == built.path.with_suffix(".json").read_text(encoding="utf-8")
+    assert json.loads(saved("report.json")) == built.numbers
     assert "metric" in saved("measurements.csv").splitlines()[0]
     own.page.locator("#points summary").click()
     assert (

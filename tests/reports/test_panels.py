@@ -31,9 +31,12 @@ def test_final_norm_stands_apart() -> None:
 
 def test_a_gap_breaks_the_line_and_keeps_its_reason(book: Book) -> None:
     panel = layer_groups(book)[0].panels[0]
-    broken = replace(panel, before=(*panel.before[:3], None, *panel.before[4:]))
-    lengths = [len(stretch) for stretch in runs(broken, broken.before)]
-    assert lengths == [2, 3, 1]  # blocks 0-1, blocks 3-5, final norm; embed has no value
+    whole = panel.before[3]
+    assert whole is not None
+    for missing, expected in ((replace(whole, value=None), [2, 3, 1]), (None, [5, 1])):
+        before = (*panel.before[:3], missing, *panel.before[4:])
+        lengths = [len(stretch) for stretch in runs(panel, before)]
+        assert lengths == expected  # blocks 0-1, 3-5, final norm; nobody measured block 2: no gap
     assert panel.gaps == (("embed", fixture.EMBED_NOTE),)
 
 

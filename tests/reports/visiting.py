@@ -59,7 +59,7 @@ class Visit:
         self.page.evaluate(
             "document.querySelectorAll('details.family').forEach(d => d.open = true)"
         )
-        script = "[...document.querySelectorAll('[data-figure]')].map(e => e.id)"
+        script = "[...document.querySelectorAll('[data-figure], [data-curve]')].map(e => e.id)"
         for name in self.page.evaluate(script):
             self.page.evaluate(
                 f"document.getElementById('{name}').scrollIntoView({{behavior: 'instant'}})"
