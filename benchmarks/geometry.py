@@ -9,7 +9,10 @@ its formula in plain torch, and the table says which.
     peers/bin/pip install torch IsoScore scikit-dimension torchmetrics matplotlib tqdm
     peers/bin/pip install --no-deps torch-cka reptrix
     python benchmarks/geometry.py --peer-python peers/bin/python --threads 1
-    python benchmarks/geometry.py --only mean_cosine,rank_me --rows 10000
+    python benchmarks/geometry.py --only mean_cosine,rank_me --rows 10000 --save some.json
+
+Lines of the table are printed as they are found, and with `--save` what was found is in that file
+from the first contest on, so that a run may be stopped.
 
 The data: `randn(N, D) * linspace(2, .1, D) + .5` in float32; the second set is a random linear map
 of the first with half as much noise, seed 0. A peer out of time counts as what it had used by then;
@@ -25,8 +28,10 @@ import os
 import platform
 import sys
 import tempfile
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +40,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # it is run as a script, fro
 from benchmarks.alone import Limits, Outcome, start
 from benchmarks.contests import CONTESTS, Contest, Rival
 from benchmarks.lines import processor
-from benchmarks.standings import FLOORS, HEAD, Floor, Standing, table
+from benchmarks.standings import FLOORS, HEAD, Floor, Standing, lines, table
 
 CHUNK = 2000  # rows made at a time
 LONG = 30.0  # CPU seconds from which ours is run once only
+MOST = 600.0  # CPU seconds that ours may take whatever the peers may
 PACKAGES = ("numpy", "scipy", "torch")
 
 
@@ -46,22 +52,20 @@ def main() -> None:
     """Measure what was asked for and print it."""
     asked = _asked()
     limits = Limits(asked.threads, asked.limit, asked.memory * 1024)
+    found = Found(asked.dim, Path(asked.save) if asked.save else None, not asked.json)
     counts = [int(count) for count in asked.rows.split(",")]
     named = asked.only.split(",")
     with tempfile.TemporaryDirectory(prefix="geomkit-benchmark-", dir=asked.scratch) as scratch:
         sets = made(Path(scratch), max(counts), asked.dim)
         arena = Arena(Path(asked.peer_python or sys.executable), limits, sets)
-        rates = arena.rates()
-        standings = arena.contests([one for one in CONTESTS if one.metric in named], counts)
-    floors = {(s.contest.metric, s.rows): Floor(s.contest, s.rows, asked.dim, s.cpu, rates)
-              for s in standings}  # fmt: skip
+        found.rates = arena.rates()
+        for contest in (one for one in CONTESTS if one.metric in named):
+            arena.contest(contest, counts, found)
     if asked.json:
-        print(json.dumps({"rates": rates, "standings": [s.record() for s in standings],
-                          "floors": [f.record() for f in floors.values()]}))  # fmt: skip
-        return
-    print(table(HEAD, [s.cells() for s in standings]), end="\n\n")
-    print(table(FLOORS, [f.cells() for f in floors.values()]), end="\n\n")
-    print(_provenance(asked.threads, rates))
+        print(json.dumps(found.record()))
+    else:
+        print("", table(FLOORS, [f.cells() for f in found.floors()]), sep="\n", end="\n\n")
+        print(_provenance(asked.threads, found.rates))
 
 
 def _asked() -> argparse.Namespace:
@@ -70,11 +74,12 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--rows", default="10000,50000", help="numbers of rows, as in 10000,50000")
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--only", default=every, help=every)
-    parser.add_argument("--limit", type=float, default=300, help="CPU seconds of one way")
+    parser.add_argument("--limit", type=float, default=60, help="CPU seconds of one peer")
     parser.add_argument("--memory", type=float, default=4, help="GiB of one way beyond the data")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer-python", help="the Python that has the peers' packages")
     parser.add_argument("--scratch", help="folder for the data, 1 GB at 50000 x 2048")
+    parser.add_argument("--save", help="file that has as JSON what was found so far")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     asked = parser.parse_args()
     if unknown := set(asked.only.split(",")) - set(every.split(",")):
@@ -96,6 +101,36 @@ def made(folder: Path, rows: int, dim: int, seed: int = 0) -> list[Path]:
     return paths
 
 
+@dataclass(slots=True)
+class Found:
+    """What there is so far: printed line by line, and kept in a file."""
+
+    dim: int
+    file: Path | None
+    shown: bool
+    rates: dict[str, float] = field(default_factory=dict)
+    standings: list[Standing] = field(default_factory=list)
+
+    def add(self, some: list[Standing]) -> None:
+        """Some more standings."""
+        cells = [one.cells() for one in some]
+        if self.shown:
+            print(lines(cells) if self.standings else table(HEAD, cells), flush=True)
+        self.standings += some
+        if self.file:
+            self.file.write_text(json.dumps(self.record()))
+
+    def floors(self) -> list[Floor]:
+        """Of every metric at every number of rows."""
+        each = {(s.contest.metric, s.rows): s for s in self.standings}
+        return [Floor(s.contest, s.rows, self.dim, s.cpu, self.rates) for s in each.values()]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"rates": self.rates, "standings": [s.record() for s in self.standings],
+                "floors": [f.record() for f in self.floors()]}  # fmt: skip
+
+
 class Arena:
     """Runs the ways of a contest one after the other."""
 
@@ -106,26 +141,21 @@ class Arena:
         """What the machine does, on as many threads."""
         return dict(self._run(Path(sys.executable), "machine.rates", [], 0).value)
 
-    def contests(self, contests: list[Contest], counts: list[int]) -> list[Standing]:
-        """All of them; one in which ours cannot be run is told and left out."""
-        found: list[Standing] = []
-        for contest in contests:
+    def contest(self, contest: Contest, counts: list[int], found: Found) -> None:
+        """Every rival at every number of rows; where ours cannot be run that is told."""
+        before: list[Standing] = []
+        for rows in sorted(counts):
             try:
-                found += self.contest(contest, counts)
+                first = self._own(contest, rows)
+                theirs = [(rival, *self._rival(contest, rival, rows)) for rival in contest.rivals]
+                ours = [first] if first.cpu > LONG else [first, self._own(contest, rows)]
             except RuntimeError as error:
                 print(error, file=sys.stderr)
-        return found
-
-    def contest(self, contest: Contest, counts: list[int]) -> list[Standing]:
-        """Every rival at every number of rows."""
-        found: list[Standing] = []
-        for rows in sorted(counts):
-            first = self._own(contest, rows)
-            theirs = [(rival, *self._rival(contest, rival, rows)) for rival in contest.rivals]
-            ours = [first] if first.cpu > LONG else [first, self._own(contest, rows)]
-            found += [Standing(contest, rival, rows, ours, outcome, ran, _before(found, rival))
-                      for rival, ran, outcome in theirs]  # fmt: skip
-        return found
+                return
+            new = [Standing(contest, rival, rows, ours, outcome, ran, _before(before, rival))
+                   for rival, ran, outcome in theirs]  # fmt: skip
+            before += new
+            found.add(new)
 
     def _own(self, contest: Contest, rows: int) -> Outcome:
         done = self._run(
@@ -146,7 +176,10 @@ class Arena:
         return rival.way, done
 
     def _run(self, python: Path, way: str, sets: list[Path], rows: int) -> Outcome:
-        done = start(python, way, self.limits, sets=sets, rows=rows)
+        limits = self.limits
+        if way.startswith("own."):
+            limits = replace(limits, seconds=max(limits.seconds, MOST))
+        done = start(python, way, limits, sets=sets, rows=rows)
         told = f"{way} {rows}: {done.status} {done.cpu:.2f} CPU s, {done.wall:.2f} s wall"
         print(f"{told}, {done.memory:.0f} MiB, {done.value} {done.said}", file=sys.stderr)
         return done

@@ -183,5 +183,9 @@ FLOORS = ("metric", "N", "operations at least", "GFLOP", "MB read", "ours: CPU s
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown."""
-    rule = ["---"] * len(head)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+    return lines([head, ["---"] * len(head), *rows])
+
+
+def lines(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of such a table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

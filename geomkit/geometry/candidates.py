@@ -9,14 +9,16 @@ N: a tile at a time, of which only what can still be a candidate is kept.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.geometry import rows as blocks_of
+from geomkit.geometry.products import product
 from geomkit.geometry.rows import TIE
 
 Ints = NDArray[np.int64]
@@ -62,12 +64,9 @@ def _listed(screen: _Screen, k: int, codes: tuple[Ints, Ints] | None) -> Candida
         score = screen.tile(rows, items)
         if codes is not None:
             np.copyto(score, -np.inf, where=barred(codes, rows, items))
-        if not kept.take(rows, items, score):
+        both = one_set and items.start > rows.start
+        if not kept.take(rows, items, score) or (both and not kept.take(items, rows, score.T)):
             return None
-        if one_set and items.start > rows.start:
-            turned = screen.turned(rows, items, score)
-            if not kept.take(items, rows, turned):
-                return None
     return kept.candidates()
 
 
@@ -89,26 +88,24 @@ class _Screen:
     error: Rows
 
     def tile(self, rows: slice, items: slice) -> Half:
-        score = self.left[rows] @ self.right[items].T
-        score += self.along[items]
-        return score
+        """The scores of some items; of one set with itself also of the rows, as the items see them.
 
-    def turned(self, rows: slice, items: slice, score: Half) -> Half:
-        """The tile as the items see the rows, in place: one set, so the factors are the same."""
-        score -= self.along[items]
-        score += self.along[rows, None]
-        return score.T
+        What only a row knows does not move the order of its items.
+        """
+        score: Half = product(self.left[rows], self.right[items].T)
+        score += self.along[items]
+        if self.left is self.right:
+            score += self.along[rows, None]
+        return score
 
 
 def _screen(u: Rows, v: Rows) -> _Screen:
     a = u.mean(axis=0)
-    left, right, along = _less(u, a), _less(v, a if u is v else v.mean(axis=0)), v @ a
-    if u is v:
-        right = left
+    left, lengths = _less(u, a)
+    right, others = (left, lengths) if u is v else _less(v, v.mean(axis=0))
+    along = v @ a
     along -= along.mean()
-    lengths = [np.linalg.norm(side, axis=1).astype(np.float64) for side in (left, right)]
-    steps = (u.shape[1] + 12) * 2.0**-24  # sums of products in any order, and every cast
-    error = steps * (lengths[0] * lengths[1].max() + 4 * np.abs(along).max())
+    error = _steps(u) * (lengths * others.max() + 4 * np.abs(along).max())
     return _Screen(left, right, along.astype(np.float32), error)
 
 
@@ -117,12 +114,18 @@ def _steps(x: Rows) -> float:
     return float((x.shape[1] + 12) * 2.0**-24)
 
 
-def _less(x: Rows, mean: Rows) -> Half:
-    out = np.empty(x.shape, np.float32)
-    step = max(1, blocks_of.CACHE_ENTRIES // x.shape[1])
-    for start in range(0, len(x), step):
-        out[start : start + step] = x[start : start + step] - mean
-    return out
+def _less(x: Rows, mean: Rows) -> tuple[Half, Rows]:
+    return less((x[some] for some in blocks_of.few_at_a_time(x)), len(x), mean)
+
+
+def less(blocks: Iterable[Rows], n: int, mean: Rows) -> tuple[Half, Rows]:
+    """`n` rows, that come a few at a time, less a mean in float32; and how long they are."""
+    half, lengths, done = np.empty((n, len(mean)), np.float32), np.empty(n), 0
+    for block in blocks:
+        c, some = block - mean, slice(done, done + len(block))
+        half[some], lengths[some] = c, np.sqrt(np.vecdot(c, c))
+        done = some.stop
+    return half, lengths
 
 
 @dataclass(slots=True)
@@ -153,7 +156,7 @@ class _Kept:
             hit = score >= self.least[rows, None]
             if np.count_nonzero(hit) > most:
                 return False
-        of, item = np.divmod(np.flatnonzero(hit), score.shape[1])
+        of, item = _places(hit)
         value = score[of, item]
         self.parts.append((of + rows.start, item + items.start, value))
         counts = np.bincount(of, minlength=score.shape[0])
@@ -178,12 +181,27 @@ class _Kept:
         self.least[rows] = np.maximum(self.least[rows], cut)
 
 
+def _places(hit: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Where it is true, row by row, read in the order that it lies in memory."""
+    if hit.flags.c_contiguous:
+        of, item = np.divmod(np.flatnonzero(hit), hit.shape[1])
+        return of, item
+    item, of = np.divmod(np.flatnonzero(hit.T), hit.shape[0])
+    order = np.argsort(of, kind="stable")
+    return of[order], item[order]
+
+
 def tiles(n: int, items: int | None = None) -> Iterator[tuple[slice, slice]]:
     """Square tiles of `n` rows by `items`; of one set with itself those below the diagonal are not.
 
-    They are what a tile above says from the other side.
+    They are what a tile above says from the other side. Those on the diagonal come first: every row
+    has then met some items.
     """
-    step = math.isqrt(blocks_of.BLOCK_ENTRIES)
-    for row in range(0, n, step):
-        for item in range(row if items is None else 0, items or n, step):
-            yield slice(row, min(row + step, n)), slice(item, min(item + step, items or n))
+    step = math.isqrt(blocks_of.BLOCK_ENTRIES) // 2
+    rows = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    if items is not None:
+        across = [slice(start, min(start + step, items)) for start in range(0, items, step)]
+        yield from itertools.product(rows, across)
+        return
+    yield from ((some, some) for some in rows)
+    yield from itertools.combinations(rows, 2)

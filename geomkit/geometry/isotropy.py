@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from scipy.special import logsumexp
 
 from geomkit.errors import DegenerateInput
-from geomkit.geometry.moments import Moments, row_sums, unit_sums
+from geomkit.geometry.moments import Moments, mean_direction, row_sums
 from geomkit.geometry.rows import (
     Array,
     Groups,
@@ -25,7 +25,7 @@ from geomkit.geometry.rows import (
     similarity_blocks,
 )
 from geomkit.geometry.spectrum import participation_ratio
-from geomkit.geometry.sums import Sums
+from geomkit.geometry.sums import Sums, total
 
 CHANCE_MEAN_COSINE = 0.0
 """The mean cosine of directions drawn uniformly on the sphere, in any dimension."""
@@ -34,9 +34,8 @@ CHANCE_MEAN_COSINE = 0.0
 def mean_cosine(x: Array | Moments, groups: Groups | None = None) -> float:
     """Anisotropy: the mean cosine of distinct samples, in [-1/(N-1), 1]; lower is more isotropic.
 
-    `(||sum u||^2 - N) / (N (N-1))` for unit rows `u`, added up column by column: the sum of
-    `cosine_contribution`. Pairs inside one group are left out: two copies of a caption are one
-    sample.
+    `(||sum u||^2 - N) / (N (N-1))` for unit rows `u`. Pairs inside one group are left out: two
+    copies of a caption are one sample.
 
     Raises:
         DegenerateInput: all rows point the same way, or all are in one group.
@@ -47,8 +46,8 @@ def mean_cosine(x: Array | Moments, groups: Groups | None = None) -> float:
     """
     if groups is not None:
         return ratio(*cosine_sums(directions(x), groups))
-    shares = column_cosines(unit_sums(x))
-    return float(array_namespace(shares).sum(shares))
+    mean, n = mean_direction(x), int(x.shape[0])
+    return (n * total(mean * mean) - 1) / (n - 1)
 
 
 def cross_mean_cosine(
@@ -69,7 +68,7 @@ def cross_mean_cosine(
     """
     if paired:
         return ratio(*cross_cosine_sums(directions(x), directions(y), paired, groups)[:2])
-    a, b = unit_sums(x).mean, unit_sums(y).mean
+    a, b = mean_direction(x), mean_direction(y)
     same_columns(a[None, :], b[None, :])
     return float(array_namespace(a).sum(a * b))
 

@@ -13,6 +13,7 @@ Merging is exact up to rounding in float64 (see `sums`); chunks of some thousand
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
@@ -24,10 +25,12 @@ from geomkit.geometry.rows import (
     Groups,
     all_unit_rows,
     as_rows,
+    direction_sum,
     matched,
     peak_of,
     require_directions,
     require_matrix,
+    require_spread,
     row_blocks,
     unit_rows,
 )
@@ -181,6 +184,17 @@ def unit_sums(x: Array | Moments, least: int = 2) -> Sums:
     whole, zero = reduce(lambda a, b: (a[0].merge(b[0]), a[1] + b[1]), parts)
     require_directions(zero, whole.n)
     return whole.require(least)
+
+
+def mean_direction(x: Array | Moments, least: int = 2) -> Array:
+    """The mean of the rows at unit length; refused as by `unit_sums`."""
+    if isinstance(x, Moments):
+        return unit_sums(x, least).mean
+    parts = [direction_sum(rows) for rows in row_blocks(x, least)]
+    mean, n = reduce(operator.add, (part[0] for part in parts)) / x.shape[0], int(x.shape[0])
+    require_directions(sum(part[1] for part in parts), n)
+    require_spread(n, n - n * total(mean * mean), float(n))
+    return mean
 
 
 def _moments(x: Array, units: tuple[Array, int], scatter: bool, unit_scatter: bool) -> Moments:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geomkit.geometry.nearest import neighbour_lists, require_enough
+from geomkit.geometry.nearest import Lists, neighbour_lists, require_enough
 from geomkit.geometry.nulls import NullMoments
 from geomkit.geometry.removals import narrowed, shared_removals
-from geomkit.geometry.rows import Array, Groups, codes, directions, matched
+from geomkit.geometry.rows import Array, Groups, codes, directions, matched, require_matrix
 from geomkit.geometry.struck import Near, require_alike, same_places
 
 Ints = NDArray[np.int64]
@@ -32,8 +32,12 @@ def mutual_knn(x: Array, y: Array, k: int = 10, groups: Groups | None = None) ->
     Reference:
         Huh et al. 2024, arXiv:2405.07987.
     """
-    u, v = directions(x), directions(y)
-    return float(shared_neighbours(u, v, k, codes(u.shape[0], groups)).mean())
+    require_matrix(x, 2)
+    require_matrix(y, 2)
+    matched(x, y)
+    code = codes(x.shape[0], groups)
+    near_x, near_y = (_listed(directions(side), k, code) for side in (x, y))
+    return float(_shared(near_x, near_y, k, len(code)).mean())
 
 
 def chance_mutual_knn(n: int, k: int = 10, groups: Groups | None = None) -> float:
@@ -71,10 +75,8 @@ def _pair_sums(u: Array, k: int, code: NDArray[np.int64]) -> Rows:
 
     The same entry; turned over; one row; one item; the item of one is the row of the other; none.
     """
-    n = int(u.shape[0])
-    blocks = list(neighbour_lists(u, u, k, (code, code)))
-    of, item = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("of", "item"))
-    share = np.concatenate([b.share for b in blocks])
+    n, near = int(u.shape[0]), _listed(u, k, code)
+    of, item, share = near.of, near.item, near.share
     out, into = np.bincount(of, share, n), np.bincount(item, share, n)
     there, back = same_places(n, (of, item), (item, of))
     same, turned = float((share**2).sum()), float((share[there] * share[back]).sum())
@@ -86,14 +88,22 @@ def _pair_sums(u: Array, k: int, code: NDArray[np.int64]) -> Rows:
 def shared_neighbours(u: Array, v: Array, k: int, code: NDArray[np.int64]) -> Rows:
     """For each matched unit row the share of its neighbours that both spaces have."""
     matched(u, v)
+    return _shared(_listed(u, k, code), _listed(v, k, code), k, len(code))
+
+
+def _listed(u: Array, k: int, code: Ints) -> Lists:
+    """The neighbours of all rows; one side at a time, so that one is in memory."""
     require_enough(int(u.shape[0]), k, code)
-    n = int(u.shape[0])
-    shared = np.zeros(n)
-    sides = [neighbour_lists(side, side, k, (code, code)) for side in (u, v)]
-    for a, b in zip(*sides, strict=True):
-        in_a, in_b = same_places(n, (a.of, a.item), (b.of, b.item))
-        shared += np.bincount(a.of[in_a], a.share[in_a] * b.share[in_b] / k, minlength=n)
-    return shared
+    parts = list(neighbour_lists(u, u, k, (code, code)))
+    of, item = (np.concatenate([getattr(p, name) for p in parts]) for name in ("of", "item"))
+    return Lists(of, item, np.concatenate([p.share for p in parts]))
+
+
+def _shared(a: Lists, b: Lists, k: int, n: int) -> Rows:
+    in_a, in_b = same_places(n, (a.of, a.item), (b.of, b.item))
+    return np.asarray(
+        np.bincount(a.of[in_a], a.share[in_a] * b.share[in_b] / k, minlength=n), np.float64
+    )
 
 
 def mutual_knn_without(sides: tuple[Near, Near]) -> Rows:

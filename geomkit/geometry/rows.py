@@ -88,42 +88,66 @@ def directions(x: Array, least: int = 2) -> Array:
 
 def all_unit_rows(x: Array, least: int = 2) -> tuple[Array, int]:
     """`unit_rows` of all rows, a block at a time."""
-    units, zero, done = None, 0, 0
-    for rows in row_blocks(x, least):
-        block, without = unit_rows(rows)
-        if units is None:
-            xp = array_namespace(block)
-            units = xp.empty(x.shape, dtype=xp.float64, device=device(block))
-        units[done : done + block.shape[0], :] = block
-        zero, done = zero + without, done + block.shape[0]
-    return units, zero
+    require_matrix(x, least)
+    zeros = []
+
+    def units() -> Iterator[Array]:
+        for rows in row_blocks(x, least):
+            block, zero = unit_rows(rows)
+            zeros.append(zero)
+            yield block
+
+    return _joined(units(), x.shape), sum(zeros)
 
 
 def row_blocks(x: Array, least: int = 2) -> Iterator[Array]:
     """`as_rows` a few rows at a time: small enough for a processor's cache, several times faster.
+
+    Each block lies where the one before it was, and may be overwritten.
 
     Raises:
         UsageError: `x` is not a two-dimensional array.
         DegenerateInput: as `as_rows` of all rows.
     """
     require_matrix(x, least)
+    x, room = _movable(x), None
+    xp = array_namespace(x)
+    for some in few_at_a_time(x):
+        if room is None:
+            room = xp.empty(x[some, :].shape, dtype=xp.float64, device=device(x))
+        block = room[: some.stop - some.start, :]
+        block[:, :] = x[some, :]
+        if not math.isfinite(float(xp.sum(block))):
+            as_rows(x, least)  # says of how many rows in all, unless the sum alone was too large
+        yield block
+
+
+def few_at_a_time(x: Array) -> Iterator[slice]:
+    """All rows of a matrix, as many at a time as are best worked on."""
     entries = CACHE_ENTRIES if str(device(x)) == "cpu" else BLOCK_ENTRIES
     step = max(1, entries // x.shape[1])
     for start in range(0, x.shape[0], step):
-        try:
-            yield as_rows(x[start : start + step, :], 1)
-        except DegenerateInput:
-            as_rows(x, least)  # says of how many rows in all
-            raise
+        yield slice(start, min(start + step, x.shape[0]))
+
+
+def _joined(parts: Iterator[Array], shape: tuple[int, ...]) -> Array:
+    """Blocks of rows as they come, in one array."""
+    whole, done = None, 0
+    for block in parts:
+        if whole is None:
+            xp = array_namespace(block)
+            whole = xp.empty(shape, dtype=xp.float64, device=device(block))
+        whole[done : done + block.shape[0], :] = block
+        done += block.shape[0]
+    return whole
 
 
 def unit_rows(x: Array) -> tuple[Array, int]:
-    """Rows of `as_rows` at unit length, and how many are zero; those stay zero."""
-    xp = array_namespace(x)
-    with np.errstate(over="ignore", under="ignore"):
-        squares = xp.linalg.vecdot(x, x)[:, None]
-    if float(xp.min(squares)) > SMALLEST_SQUARE and math.isfinite(float(xp.max(squares))):
-        return x / xp.sqrt(squares), 0
+    """Rows of `row_blocks`, overwritten, at unit length, and how many are zero; those stay zero."""
+    xp, lengths = array_namespace(x), _lengths(x)
+    if lengths is not None:
+        x /= lengths[:, None]
+        return x, 0
     peak = xp.max(xp.abs(x), axis=1, keepdims=True)
     zero = peak == 0
     x = x / xp.where(zero, xp.ones_like(peak), peak)  # so that no square overflows
@@ -132,24 +156,46 @@ def unit_rows(x: Array) -> tuple[Array, int]:
     return units, int(xp.sum(xp.astype(zero, xp.int64)))
 
 
+def direction_sum(x: Array) -> tuple[Array, int]:
+    """The sum of `unit_rows`, and how many are zero."""
+    lengths = _lengths(x)
+    if lengths is not None:
+        return (1 / lengths) @ x, 0
+    units, zero = unit_rows(x)
+    return array_namespace(x).sum(units, axis=0), zero
+
+
+def _lengths(x: Array) -> Array | None:
+    """The lengths of rows; None where a square would overflow or vanish."""
+    xp = array_namespace(x)
+    with np.errstate(over="ignore", under="ignore"):
+        squares = xp.linalg.vecdot(x, x)
+    exact = float(xp.min(squares)) > SMALLEST_SQUARE and math.isfinite(float(xp.max(squares)))
+    return xp.sqrt(squares) if exact else None
+
+
 def deviations(x: Array, least: int = 2) -> Array:
     """Rows minus their mean in float64, up to one positive scale for the whole set.
 
     Raises:
         DegenerateInput: the rows are constant to float32 resolution.
     """
-    x = _at_unit_peak(as_rows(x, least))
-    xp = array_namespace(x)
-    mean = xp.mean(x, axis=0)
-    x -= mean
-    within, n = _energy(x), int(x.shape[0])
+    require_matrix(x, least)
+    peak = peak_of(x)  # so that no square overflows or vanishes
+    c = _joined((_over(rows, peak) for rows in row_blocks(x, least)), x.shape)
+    xp, n, within = array_namespace(c), int(x.shape[0]), 0.0
+    mean = xp.mean(c, axis=0)
+    for some in few_at_a_time(c):
+        c[some, :] -= mean
+        within += _energy(c[some, :])
     require_spread(n, within, within + n * _energy(mean))
-    return x
+    return c
 
 
 def scaled(x: Array, least: int = 2) -> Array:
     """Rows in float64, not centred, up to one positive scale; constant rows are refused too."""
-    x = _at_unit_peak(as_rows(x, least))
+    x = as_rows(x, least)
+    x = _over(x, peak_of(x))
     energy, n = _energy(x), int(x.shape[0])
     require_spread(n, energy - n * _energy(array_namespace(x).mean(x, axis=0)), energy)
     return x
@@ -241,9 +287,9 @@ def require_spread(n: int, within: float, energy: float) -> None:
         )
 
 
-def _at_unit_peak(x: Array) -> Array:
-    """Rows fresh from `as_rows`, overwritten, so that no square overflows or vanishes."""
-    x /= peak_of(x)
+def _over(x: Array, peak: float) -> Array:
+    """Rows of our own, overwritten, so that no square overflows or vanishes."""
+    x /= peak
     return x
 
 

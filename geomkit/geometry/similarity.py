@@ -6,7 +6,8 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from geomkit.geometry.energies import are_many, energies_of
+from geomkit.geometry.chunks import are_many
+from geomkit.geometry.energies import energies_of
 from geomkit.geometry.hsic import LEAST, cross_energy, hsic, hsic_without, require_signal, unbiased
 from geomkit.geometry.moments import PairedMoments, pair_moments
 from geomkit.geometry.nulls import NullMoments

@@ -22,7 +22,9 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.energies import are_many, energies_of
+from geomkit.geometry import products
+from geomkit.geometry.chunks import are_many
+from geomkit.geometry.energies import energies_of, second_moments
 from geomkit.geometry.hsic import LEAST, cross_energy, require_signal, unbiased
 from geomkit.geometry.moments import Moments
 from geomkit.geometry.rows import Array, deviations, on_host, scaled
@@ -128,21 +130,23 @@ def spectral_decay(x: Array | Moments, first: int = 1, last: int | None = None) 
 
 def eigenvalues(x: Array | Moments, *, centred: bool = True) -> Array:
     """Squared singular values of the rows, ascending; all that are not zero are among them."""
-    if not isinstance(x, Moments):
-        return spectrum(deviations(x) if centred else scaled(x))
-    return scatter_spectrum(x.rows.require(), centred=centred)
+    if isinstance(x, Moments):
+        return scatter_spectrum(x.rows.require(), centred=centred)
+    if are_many(x):
+        return _above_rounding(products.eigenvalues(second_moments(x, centred=centred)))
+    return spectrum(deviations(x) if centred else scaled(x))
 
 
 def scatter_spectrum(sums: Sums, *, centred: bool) -> Array:
     """The same from sums, one a column; those beyond the rank of N rows are zero."""
     second = sums.second(centred=centred)
-    return _above_rounding(array_namespace(second).linalg.eigvalsh(second))
+    return _above_rounding(products.eigenvalues(second))
 
 
 def spectrum(c: Array) -> Array:
     """Squared singular values of `c`, ascending; what rounding alone can make is set to zero."""
-    xp = array_namespace(c)
-    return _above_rounding(xp.linalg.eigvalsh(c.T @ c if c.shape[1] <= c.shape[0] else c @ c.T))
+    sides = (c.T, c) if c.shape[1] <= c.shape[0] else (c, c.T)
+    return _above_rounding(products.eigenvalues(products.product(*sides)))
 
 
 def exp_entropy(weights: Array, order: float = 1.0) -> float:

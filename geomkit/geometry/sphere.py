@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 from numpy.typing import NDArray
 from scipy.special import hyp0f1, ive
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.candidates import tiles
+from geomkit.geometry.candidates import less, tiles
 from geomkit.geometry.isotropy import column_cosines, cross_mean_cosine, ratio
-from geomkit.geometry.moments import PairedMoments, pair_moments, unit_sums
+from geomkit.geometry.moments import PairedMoments, mean_direction, pair_moments, unit_sums
+from geomkit.geometry.products import exponential, product
 from geomkit.geometry.rows import (
     Array,
     Groups,
@@ -22,15 +23,22 @@ from geomkit.geometry.rows import (
     matched,
     on_device,
     on_host,
+    row_blocks,
     same_columns,
     similarity_blocks,
+    unit_rows,
 )
 from geomkit.geometry.sums import total
 
+Ints = NDArray[np.int64]
 Rows = NDArray[np.float64]
 
 MANY = 2048
 """Rows beyond which the roundings of float32 products settle, and their time matters."""
+
+
+CLOSE = 0.1
+"""Half of the largest t ||u - v||^2 below which terms are taken as what they lack of 1."""
 
 
 def uniformity(x: Array, t: float = 2.0, groups: Groups | None = None) -> float:
@@ -48,7 +56,11 @@ def uniformity(x: Array, t: float = 2.0, groups: Groups | None = None) -> float:
         Wang and Isola 2020, arXiv:2005.10242.
     """
     _require_positive(t)
-    mean = ratio(*potential_sums(directions(x), t, groups))
+    if _are_many(x):
+        code = codes(x.shape[0], groups)
+        mean = ratio(_potentials(x, t, code), _others(code))
+    else:
+        mean = ratio(*potential_sums(directions(x), t, groups))
     if mean <= 0:
         raise DegenerateInput(f"Expected rows close enough for t = {t}, got none; lower t.")
     return math.log(mean)
@@ -140,9 +152,9 @@ def potential_sums(
 ) -> tuple[Array, Array]:
     """For each unit row, the sum of exp(-t d^2) to rows of other groups, and how many they are."""
     code = codes(u.shape[0], groups)
-    counts = on_device(u.shape[0] - np.bincount(code)[code].astype(np.float64), u)
-    if cosines is None and str(device(u)) == "cpu" and u.shape[0] > MANY:
-        return on_device(_potentials(on_host(u), t, code), u), counts
+    counts = on_device(_others(code), u)
+    if cosines is None and _are_many(u):
+        return on_device(_potentials(u, t, code), u), counts
     xp, label = array_namespace(u), on_device(code, u)
     sums = []
     for rows, cosine in similarity_blocks(u, u, cosines):
@@ -151,25 +163,39 @@ def potential_sums(
     return xp.concat(sums), counts
 
 
-def _potentials(u: Rows, t: float, code: NDArray[np.int64]) -> Rows:
-    """The same sums by float32 products, each pair once, where so many settle their roundings.
+def _are_many(x: Array) -> bool:
+    return bool(is_array_api_obj(x) and str(device(x)) == "cpu" and x.shape[0] > MANY)
 
-    Rows are centred first, so that a product is as small as the distances are; what is added to it
-    and its exponential are in float64.
+
+def _others(code: Ints) -> Rows:
+    """For each row how many are of another code."""
+    return len(code) - np.bincount(code)[code].astype(np.float64)
+
+
+def _potentials(x: Array, t: float, code: Ints) -> Rows:
+    """The same sums in float32, each pair once, where so many settle their roundings.
+
+    Directions are centred first, so that a product is as small as the distances are. Where all are
+    near each other every term is near 1, and what it lacks of 1 is added up instead.
     """
-    c = ((u - u.mean(axis=0)) * math.sqrt(2 * t)).astype(np.float32)
-    own = np.einsum("ij,ij->i", c, c, dtype=np.float64) / 2
-    sums = np.zeros(len(u))
-    for rows, items in tiles(len(u)):
-        term = (c[rows] @ c[items].T).astype(np.float64)
+    mean = on_host(mean_direction(x))
+    units = (on_host(unit_rows(rows)[0]) for rows in row_blocks(x))
+    c, lengths = less(units, x.shape[0], mean)
+    c *= math.sqrt(2 * t)
+    own = (t * lengths**2).astype(np.float32)
+    close = bool(own.max() < CLOSE)
+    sums, alone = np.zeros(len(c)), code.max() == len(c) - 1  # no two rows are in one group
+    for rows, items in tiles(len(c)):
+        term = product(c[rows], c[items].T)
         term -= own[rows, None]
         term -= own[items]
-        np.exp(term, out=term)
-        np.copyto(term, 0.0, where=code[rows, None] == code[items])
+        exponential(term, less_one=close)
+        if rows == items or not alone:
+            np.copyto(term, 0.0, where=code[rows, None] == code[items])
         sums[rows] += term.sum(axis=1)
         if items.start > rows.start:
             sums[items] += term.sum(axis=0)
-    return sums
+    return sums + _others(code) if close else sums
 
 
 def _require_positive(t: float) -> None:

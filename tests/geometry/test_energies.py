@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry import energies, iso_score, linear_cka, participation_ratio
+from geomkit.geometry import chunks, iso_score, linear_cka, participation_ratio
 from tests.geometry.conftest import Pair
 
 N, DIM = 400, 48
@@ -42,8 +42,8 @@ METRICS = {
 
 @pytest.fixture
 def in_chunks(monkeypatch):
-    monkeypatch.setattr(energies, "MANY", 1)
-    monkeypatch.setattr(energies, "CHUNK", 96)
+    monkeypatch.setattr(chunks, "MANY", 1)
+    monkeypatch.setattr(chunks, "CHUNK", 768)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -52,10 +52,10 @@ def test_float32_products_of_centred_rows(name, metric, monkeypatch):
     pair = SETS[name]
     if name not in {"tiny", "huge"}:
         pair = pair[0].astype(np.float32), pair[1].astype(np.float32)
-    monkeypatch.setattr(energies, "MANY", 10**12)
+    monkeypatch.setattr(chunks, "MANY", 10**12)
     want = METRICS[metric](*(side.astype(np.float64) for side in pair))
-    monkeypatch.setattr(energies, "MANY", 1)
-    monkeypatch.setattr(energies, "CHUNK", 96)
+    monkeypatch.setattr(chunks, "MANY", 1)
+    monkeypatch.setattr(chunks, "CHUNK", 768)
     for given in (pair, tuple(map(torch.tensor, pair))):
         assert METRICS[metric](*given) == pytest.approx(want, rel=2e-7, abs=0)
 
@@ -66,15 +66,6 @@ def test_centring_in_float32_would_be_wrong():
     cross = x.T @ y - np.outer(x.sum(axis=0), y.sum(axis=0)) / N
     a, b = (side - side.mean(axis=0) for side in SETS["massive means"])
     assert float((cross**2).sum()) > 1.2 * float(((a.T @ b) ** 2).sum())
-
-
-def test_which_sets_go_by_in_chunks():
-    x = np.zeros((2048, 1024), np.float32)
-    assert energies.are_many(x, x)
-    assert energies.are_many(torch.tensor(x))
-    assert not energies.are_many(x[:-1])  # few entries
-    assert not energies.are_many(np.zeros((1024, 2049)))  # its own samples are fewer
-    assert not energies.are_many([1, 2])
 
 
 @pytest.mark.usefixtures("in_chunks")

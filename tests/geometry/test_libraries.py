@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from geomkit import geometry
-from geomkit.geometry import energies, sphere
+from geomkit.geometry import chunks, sphere
 from tests.geometry.metrics import COUNTS, ONE, PLAIN, TWO, numbers
 
 RNG = np.random.default_rng(9)
@@ -60,7 +60,7 @@ def test_narrow_numpy_rows_are_read_in_float64(width):
 def test_massive_dimensions_in_float32(many, monkeypatch):
     """Two at +8000 and -3000: what float32 rows give is what the same rows give in float64."""
     if many:
-        monkeypatch.setattr(energies, "MANY", 1)
+        monkeypatch.setattr(chunks, "MANY", 1)
         monkeypatch.setattr(sphere, "MANY", 1)
     x, y = ROWS.copy(), OTHER.copy()
     for side in (x, y):

@@ -9,7 +9,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import procrustes as scipy_procrustes
 
 from geomkit.errors import UsageError
-from geomkit.geometry import procrustes
+from geomkit.geometry import procrustes, rotation
 
 
 def centred(x: np.ndarray) -> np.ndarray:
@@ -60,3 +60,32 @@ def test_independent_wide_sets_come_near_one():
 def test_rows_must_match(pair_q):
     with pytest.raises(UsageError, match="paired rows"):
         procrustes(pair_q[0], pair_q[1][:-1])
+
+
+NUCLEAR = {
+    "as data are": lambda rng: rng.standard_normal((900, 40)) * np.linspace(2, 0.1, 40),
+    "of full decay": lambda rng: rng.standard_normal((900, 40)) * np.logspace(0, -14, 40),
+    "of three directions": lambda rng: rng.standard_normal((900, 3)) @ rng.standard_normal((3, 40)),
+    "half of it massive": lambda rng: rng.standard_normal((900, 40)) * ([1e6] * 2 + [1] * 38),
+}
+
+
+@pytest.mark.parametrize("name", NUCLEAR)
+def test_nuclear_norms_from_squares_only_where_they_are_exact(name, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = NUCLEAR[name](rng)
+    matrix = x.T @ NUCLEAR[name](rng)
+    want = float(np.linalg.svd(matrix, compute_uv=False).sum())
+    monkeypatch.setattr(rotation, "WIDE", 8)
+    assert rotation.nuclear_norm(matrix) == pytest.approx(want, rel=2e-8)
+
+
+def test_rounding_would_add_to_a_nuclear_norm(monkeypatch):
+    """What the bound is for: squares of singular values that are nothing beside the largest."""
+    matrix = np.diag(np.r_[1.0, np.full(299, 1e-9)])
+    monkeypatch.setattr(rotation, "SMALL", 1.0)
+    left, right = np.linalg.qr(np.random.default_rng(0).standard_normal((2, 300, 300)))[0]
+    turned = left @ matrix @ right
+    assert abs(rotation.nuclear_norm(turned) / (1 + 299e-9) - 1) > 1e-7
+    monkeypatch.undo()
+    assert rotation.nuclear_norm(turned) == pytest.approx(1 + 299e-9, rel=1e-12)
