@@ -187,6 +187,8 @@ def training_lines(record: TrainingRecord) -> Iterator[str]:
         f"trainable: {trains}; frozen parts unchanged: "
         f"{same}/{len(record.frozen_before)} ({', '.join(record.frozen_before)})"
     )
+    if record.null:
+        yield f"null arm: {record.null}"
     if record.dropped or record.cut:
         reasons = [f"{count} {reason}" for reason, count in sorted(record.dropped.items())]
         cut = [f"{record.cut} texts cut to {record.config.max_tokens} tokens"] * (record.cut > 0)

@@ -1,6 +1,7 @@
 """The geometry of a fixed probe set while a model trains: a callback for any Trainer.
 
-    trainer = SentenceTransformerTrainer(..., callbacks=[GeometryCallback(samples, "path/of/base")])
+    look = GeometryCallback(samples, "path/of/base", every=50)
+    trainer = SentenceTransformerTrainer(model, args, ..., callbacks=[look])
 
 Every so many steps the probe set is shown in each of its modalities, through the tap and the
 pooling of capture, and what is measured goes to the trainer's log history, to TensorBoard and W&B

@@ -73,6 +73,7 @@ class TrainingRecord:
     agreement: tuple[Agreement, ...] = ()
     epochs: tuple[Epoch, ...] = ()  # whole passes over the pairs
     cut: int = 0  # texts longer than max_tokens, of which the beginning was read
+    null: str = ""  # of a null arm, what was drawn by lot
 
     def to_json(self) -> str:
         """Strict JSON, sorted keys."""

@@ -51,6 +51,7 @@ from geomkit.training.states import last_states
 from geomkit.training.writing import write_checkpoint
 from geomkit.types import Sample
 
+NULL = "every anchor has another row's positive, and the hard negative of a third, by lot"
 PROBES = 32  # texts of the pairs that are looked at where no probe set is given
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
 
@@ -258,6 +259,7 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         epochs=done.epochs,
         notices=(*_absent(job.arm.absent), *done.notices),
         cut=_cut(everything, job.processor, config.max_tokens),
+        null=NULL if config.shuffle_pairs else "",
     )
 
 

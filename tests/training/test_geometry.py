@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from geomkit import geometry
-from geomkit.errors import TrainingError
+from geomkit.errors import TrainingError, UsageError
 from geomkit.training import GeometryCallback
 from geomkit.training.config import TrainConfig
 from geomkit.training.geometry import measured, recorded
@@ -24,6 +28,7 @@ from geomkit.training.record import TrainingRecord
 from geomkit.training.states import last_states
 from geomkit.training.trainer import train
 from geomkit.types import Sample
+from tests.tiny_models import saved
 from tests.training.loaded import load
 
 UNITS = {"text", "image", "audio", "text-image", "text-audio"}
@@ -98,15 +103,10 @@ class Plain(nn.Module):
         return {"loss": self.inner(input_ids=input_ids, use_cache=False).logits.square().mean()}
 
 
-def arguments(folder: Path, **given: Any) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=3,
-        per_device_train_batch_size=2,
-        use_cpu=True,
-        save_strategy="no",
-        disable_tqdm=True,
-        **{"report_to": "none", **given},
+def arguments(folder: Path, *, kind: Any = TrainingArguments, **given: Any) -> Any:
+    usual = {"max_steps": 3, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    return kind(
+        output_dir=str(folder), per_device_train_batch_size=2, use_cpu=True, **{**usual, **given}
     )
 
 
@@ -129,6 +129,74 @@ def test_it_works_in_the_trainer_of_transformers(
     assert tuple(recorded(trainer.state.log_history)) == tuple(callback.history)
     moved = {(g.metric, g.modality, g.step): g.value for g in callback.history}
     assert moved["mean_cosine", "text", 0] != moved["mean_cosine", "text", 3]
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+@pytest.mark.skipif(not DOCS.is_file(), reason="needs the checkout, not the wheel")
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_manual_runs_as_it_stands(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the trainer of transformers and in that of sentence-transformers, on a model of text."""
+    folder = saved("text_only")
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.DOTALL | re.MULTILINE)
+    texts = ("a red circle", "a blue ring", "one green star on the left")
+    rows = [{"id": str(k), "text": text} for k, text in enumerate(texts)]
+    (tmp_path / "probes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "manual"}
+    if number == 0:
+        names["model"] = AutoModelForCausalLM.from_pretrained(folder)
+        names["args"] = arguments(tmp_path / "out")
+        names["rows"] = Dataset.from_dict({"input_ids": [[5, 6, 7]] * 8, "labels": [[5, 6, 7]] * 8})
+    else:
+        names["model"] = SentenceTransformer(str(folder), device="cpu")
+        names["args"] = arguments(tmp_path / "out", kind=SentenceTransformerTrainingArguments)
+        names["rows"] = Dataset.from_dict({"anchor": texts * 3, "positive": texts * 3})
+        names["loss"] = MultipleNegativesRankingLoss(names["model"])
+    block = blocks[number].replace('"org/model"', repr(str(folder))).replace("every=50", "every=2")
+    exec(compile(block, "manual", "exec"), names)
+    history = names["look"].history
+    assert sorted({one.step for one in history}) == [0, 2, 3]
+    moved = {one.step: one.value for one in history if one.metric == "mean_cosine"}
+    assert moved[0] != moved[3]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"every": 0}, "Expected every of 1 or more for GeometryCallback, got 0"),
+        ({"every": -5}, "Expected every of 1 or more"),
+        ({"batch": 0}, "Expected batch of 1 or more"),
+        ({"samples": ()}, "Expected samples to look at, got none"),
+        ({"prompt": "nothing"}, "prompt preset"),
+    ],
+)
+def test_what_can_never_look_is_refused(
+    given: dict[str, Any], message: str, base: Path, held_out: tuple[Sample, ...]
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        GeometryCallback(**{"samples": held_out, "processor": base, **given})
+
+
+def test_a_resumed_trainer_goes_on_with_what_was_measured(
+    base: Path, held_out: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    """It looks at the steps that it would have looked at, and at no other."""
+
+    def trained(resume: bool) -> GeometryCallback:
+        callback = GeometryCallback(held_out, base, every=4)
+        given = arguments(tmp_path, save_strategy="steps", save_steps=3, max_steps=6)
+        model = Plain(load(base).model)
+        trainer = Trainer(model, args=given, train_dataset=ROWS, callbacks=[callback])
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3") if resume else None)
+        return callback
+
+    whole, resumed = trained(resume=False), trained(resume=True)
+    assert sorted({one.step for one in whole.history}) == [0, 4, 6]
+    assert sorted({one.step for one in resumed.history}) == [0, 4, 6]
 
 
 def test_a_model_without_a_decoder_asks_for_one(held_out: tuple[Sample, ...], base: Path) -> None:

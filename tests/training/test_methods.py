@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from geomkit import summary
 from geomkit.capture import capture_run
 from geomkit.checkpoints import CheckpointSpec, load_checkpoint
 from geomkit.errors import CheckpointError, MissingExtra, TrainingError, UsageError
@@ -288,6 +289,9 @@ def test_shuffling_is_part_of_a_training(
     assert null.pairs_sha != honest.pairs_sha
     assert null.adapter_sha != honest.adapter_sha
     assert null.config.shuffle_pairs
+    assert "another row's positive, and the hard negative of a third" in null.null
+    assert f"null arm: {null.null}" in list(summary.training_lines(null))
+    assert honest.null == ""
 
 
 def test_a_thawed_tower_is_caught_before_the_first_step(base: Path, quick: TrainConfig) -> None:
