@@ -130,7 +130,7 @@ def accuracy_figure(own: AccuracyPanel) -> Figure:
             accuracy_trace(row, own, (i, late), end)
             for i, row in enumerate(own.rows)
             for late, end in enumerate(row.ends)
-            if end is not None
+            if end is not None and end.accuracy is not None
         ],
         margin={"l": 0, "r": 0, "t": 0, "b": EDGE},
         xaxis=axis(
