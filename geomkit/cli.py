@@ -197,17 +197,23 @@ def soup(
         list[str], typer.Argument(help="Two or more adapters of one base, or checkpoints.")
     ],
     to: Annotated[Path, typer.Option("--out", help="Folder of the soup.")] = Path("soup"),
+    captions: Annotated[
+        str, typer.Option(help="Samples with texts: the generative loss on them, of all and of it.")
+    ] = "",
     as_json: Json = False,
     config: ConfigPath = None,
 ) -> None:
     """Average trainings of one base: exactly what the mean of their changes does.
+
+    That they have one base is measured; others are refused.
 
     Example: geomkit soup lco-1 lco-2 lco-3 --out soup
     """
     from geomkit import stages, summary
 
     settings = _settings(config)
-    record = stages.soup([settings.source(part) for part in parts], to)
+    named = [settings.source(part) for part in parts]
+    record = stages.soup(named, to, settings.named_data(captions))
     if as_json:
         out.print_json(json.dumps(dataclasses.asdict(record)))
     else:
@@ -288,7 +294,7 @@ def evaluate(
     config: ConfigPath = None,
     **given: Any,
 ) -> None:
-    """Evaluate checkpoints: retrieval over your own samples, or benchmarks (needs geomkit[eval]).
+    r"""Evaluate checkpoints: retrieval in your own samples, or benchmarks (needs geomkit\[eval]).
 
     Example: geomkit evaluate --ckpt base --ckpt lco --data sandbox
     """

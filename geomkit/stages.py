@@ -120,13 +120,27 @@ def merge(adapter: Path, base: str, out: Path, captions: str = "") -> MergeRecor
     )
 
 
-def soup(parts: Sequence[str], out: Path) -> Soup:
-    """Average adapters of one base, or checkpoints of one shape."""
-    from geomkit.places import locate as place
+def soup(parts: Sequence[str], out: Path, captions: str = "") -> Soup:
+    """Average adapters of one base, or checkpoints that were trained from one.
+
+    `captions` names samples whose texts the generative loss is measured on.
+    """
+    from geomkit.training.generation import Captions
     from geomkit.training.soup import soup as average
 
-    names = [part.rstrip("/").rpartition("/")[2] for part in parts]
-    return average([Path(place(part).where) for part in parts], out, names=names)
+    told = _samples(captions) if captions else ()
+    last = [part.rstrip("/").rpartition("/")[2] for part in parts]
+    names = last if len(set(last)) == len(last) else parts  # steps of several trainings
+    return average([_folder(part) for part in parts], out, names=names, captions=Captions(told))
+
+
+def _folder(part: str) -> Path:
+    """Where a part of a soup is: of a checkpoint of the hub all files, which are copied."""
+    from geomkit.places import locate as place
+    from geomkit.training.merging import base_folder
+
+    found = place(part)
+    return base_folder(part) if found.repo and found.base is None else Path(found.where)
 
 
 def capture(

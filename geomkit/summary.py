@@ -221,6 +221,18 @@ def soup_lines(record: Soup) -> Iterator[str]:
         f"the mean of {len(record.parts)} {record.kind}: {', '.join(record.parts)}; "
         f"{record.averaged} of {record.tensors} tensors averaged{rank}"
     )
+    same = sum(record.frozen_after.get(r) == sha for r, sha in record.frozen_before.items())
+    yield (
+        f"one base, as measured; regions that the soup has as they were: "
+        f"{same}/{len(record.frozen_before)} ({', '.join(record.frozen_before)})"
+    )
+    for notice in record.notices:
+        yield f"warning: {notice}"
+    for said in record.losses:
+        yield (
+            f"generative loss, {said.modality}, {said.name}: {said.loss:.3f} nats a token on "
+            f"{said.n} captions"
+        )
 
 
 def merge_lines(record: MergeRecord) -> Iterator[str]:
@@ -230,6 +242,12 @@ def merge_lines(record: MergeRecord) -> Iterator[str]:
             f"merged equals adapter, {agreement.modality}: largest relative difference "
             f"{agreement.relative:.1e} (accepted below {agreement.tolerance:.0e}), n {agreement.n}"
         )
+        if agreement.moved is not None and agreement.relative > agreement.moved / 2:
+            yield (
+                f"warning: {agreement.modality} states are {agreement.moved:.1e} from those of the "
+                f"base, and half of that or more was lost when {record.dtype} weights were rounded:"
+                " merge into a base in float32 to keep it"
+            )
     for change in record.generation:
         yield (
             f"generative loss, {change.modality}: {change.before:.3f} -> {change.after:.3f} "

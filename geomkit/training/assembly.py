@@ -24,6 +24,9 @@ MODULES = (
     ("1_Pooling", f"{_LIBRARY}.sentence_transformer.modules.pooling.Pooling"),
     ("2_Normalize", f"{_LIBRARY}.sentence_transformer.modules.normalize.Normalize"),
 )
+ASSEMBLED = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+"""Files beside the weights that only sentence-transformers reads."""
+
 # The last turn with the instruction of what it shows after it; where it shows several media with
 # or without words, that of the last medium. Then the checkpoint's own template, on these messages.
 ASKING = """\
@@ -61,7 +64,7 @@ def assemble(
         {"idx": number, "name": str(number), "path": path, "type": kind}
         for number, (path, kind) in enumerate(MODULES)
     ]
-    _write(folder / "modules.json", modules)
+    _write(folder / ASSEMBLED[0], modules)
     asking = {"chat_template": template, "add_generation_prompt": True}
     read = {"method": "forward", "method_output_name": "last_hidden_state"}
     modes: dict[str, dict[str, str]] = dict.fromkeys(kept, read)
@@ -72,11 +75,11 @@ def assemble(
         "module_output_name": "token_embeddings",
         "processing_kwargs": {"chat_template": asking},
     }
-    _write(folder / "sentence_bert_config.json", transformer)
+    _write(folder / ASSEMBLED[1], transformer)
     pooling = {"embedding_dimension": dim, "pooling_mode": "lasttoken", "include_prompt": True}
     _write(folder / "1_Pooling" / "config.json", pooling)
     about = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"}
-    _write(folder / "config_sentence_transformers.json", about)
+    _write(folder / ASSEMBLED[2], about)
     return kept
 
 

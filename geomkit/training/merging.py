@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +27,7 @@ from geomkit.places import locate
 from geomkit.processing import Processor, load_processor
 from geomkit.prompts import prompts
 from geomkit.training.adapter import load_adapter
-from geomkit.training.assembly import assemble
+from geomkit.training.assembly import ASSEMBLED, assemble
 from geomkit.training.generation import (
     NO_CAPTIONS,
     Captions,
@@ -35,14 +36,18 @@ from geomkit.training.generation import (
     generative_change,
     generative_losses,
 )
-from geomkit.training.rewriting import differing, rewrite, targets
-from geomkit.training.scope import assert_scope, region_hashes
+from geomkit.training.rewriting import differing, rewrite, targets, weights_apart
+from geomkit.training.scaffold import scaffold
+from geomkit.training.scope import assert_scope, region_hashes, strange_regions
 from geomkit.training.states import last_states, probes, say, speak
 from geomkit.types import MODALITIES, Modality, Sample
 from geomkit.vetting import read_object
 
 SCHEMA = "geomkit-merge/1"
-RECORD = "merge.json"
+RECORD, TRAINING, RESUME = "merge.json", "training.json", "resume.json"
+OF_EVERY_STEP = ("base", "source", "pairs", "pairs_sha", "instruction", "trained", "media")
+USUAL_PROMPT = "lco"
+"""What is taken where no record says with which prompt a training was done."""
 TOLERANCE: Mapping[str, float] = {"F32": 1e-4, "F16": 5e-3, "BF16": 5e-2}
 """Largest accepted relative distance of merged and adapter states, by the files' type.
 
@@ -60,6 +65,7 @@ class Agreement:
     relative: float  # largest over rows: |merged - adapter| / |adapter|
     cosine: float  # smallest over rows
     tolerance: float
+    moved: float | None = None  # smallest over rows: |base - adapter| / |adapter|
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,9 @@ class MergeRecord:
     agreement: tuple[Agreement, ...]
     generated: int
     copied: tuple[str, ...]
+    weights_apart: float = 0.0  # largest over layers: |written - base - update| / |update|
+    base_regions: Mapping[str, str] = field(default_factory=dict)  # sha256 by region of the base
+    prompt: str = ""  # that the adapter was trained with; "" when no record says
     adapter_sha: str = ""  # fingerprint of the adapter, as a capture records it
     assembly: tuple[str, ...] = ()  # modalities that sentence-transformers embeds as capture does
     generation: tuple[GenerationChange, ...] = ()  # on the given captions, base and merged
@@ -117,18 +126,26 @@ def merge(
         TrainingError: `out` in use, an adapter that does not fit, or a proof that fails; `out` is
             then not written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"Expected {out} to be new or empty: choose another folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        work = Path(scratch) / "merged"
-        folder = base_folder(str(base))
-        told = names or (str(adapter), str(base))
-        record = _merge(adapter, folder, work, samples, captions, names=told)
-        if out.exists():
-            out.rmdir()
-        work.rename(out)
-    return record
+    with scaffold(out, RECORD.partition(".")[0]) as work, writing(out):
+        return _merge(
+            adapter, base_folder(str(base)), work, samples, captions,
+            names=names or (str(adapter), str(base)),
+        )  # fmt: skip
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """A full disk, or a file that may not be read, in words.
+
+    Raises:
+        TrainingError: what the system says.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as cause:
+        raise TrainingError(
+            f"Expected to write {out}, but {cause}: make room, or permit it; nothing was written."
+        ) from cause
 
 
 def _merge(
@@ -145,28 +162,32 @@ def _merge(
             f"Expected branches in the decoder to merge, {adapter.name} is a matrix after it: there"
             " is nothing to merge, the base generates as it did; capture it as it is."
         )
+    told = record_of(adapter)
     copied = copy_rest(base, work)
     model, processor = load_checkpoint("base", str(base)).model, load_processor(base)
-    _refuse_other_base(adapter, model)
-    voice = _Voice(processor, captions, captions.samples or samples or probes(processor))
+    refuse_other_base(adapter.name, told, model)
+    regions = region_hashes(model)
+    samples = samples or probes(processor)
+    voice = _Voice(processor, captions, captions.samples or samples)
     said, losses = voice.says(model), voice.losses(model)
+    own = last_states(model, processor, samples)
     adapted = load_adapter(model, adapter)
     assert_scope(adapted, frozen=True)
-    samples = samples or probes(processor)
     expected = last_states(adapted, processor, samples)
     merged, largest = rewrite(base, work, targets(adapted))
+    apart = weights_apart(base, work, merged, adapted)
     del adapted, model  # the merged model needs the memory
 
     total, changed = differing(base, work)
-    if strays := sorted(changed - merged):
+    if strays := sorted(changed - merged.keys()):
         raise TrainingError(
             f"Expected only adapted layers to change, {len(strays)} more did (first: {strays[0]})."
         )
     dtype = file_dtype(base, merged)
     merged_checkpoint = load_checkpoint("merged", str(work))
     again = merged_checkpoint.model
-    agreement = agree(expected, last_states(again, processor, samples), dtype)
-    now = voice.says(again)
+    agreement = agree(expected, last_states(again, processor, samples), dtype, own)
+    now, prompt = voice.says(again), str(settings_of(told).get("prompt", ""))
     record = MergeRecord(
         schema=SCHEMA,
         adapter=names[0],
@@ -179,11 +200,16 @@ def _merge(
         agreement=agreement,
         generated=speak(again, processor, samples),
         copied=copied,
+        weights_apart=apart,
+        base_regions=regions,
+        prompt=prompt,
         adapter_sha=adapters.sha(adapter),
-        assembly=assemble(work, processor, merged_checkpoint.dim, prompts(_prompt(adapter))),
+        assembly=assemble(work, processor, merged_checkpoint.dim, prompts(prompt or USUAL_PROMPT)),
         generation=generative_change(losses, voice.losses(again)),
         spoken=tuple(Spoken(*key, said[key], now[key]) for key in said),
     )
+    if "trained" in told:  # what capture asks of a checkpoint, merged or not
+        (work / TRAINING).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
     (work / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record
 
@@ -217,12 +243,6 @@ class _Voice:
         )
 
 
-def _prompt(adapter: Path) -> str:
-    """The prompt preset that an adapter says it was trained with, else the usual one."""
-    config = read_object(adapter / "training.json").get("config") or {}
-    return str(config.get("prompt", "lco"))
-
-
 def base_folder(base: str) -> Path:
     """The folder of a base: itself, a built-in's, or what the hub's cache holds of an id.
 
@@ -238,31 +258,57 @@ def base_folder(base: str) -> Path:
     return hub.everything(place.repo, str(place.revision))
 
 
-def _refuse_other_base(adapter: Path, model: nn.Module) -> None:
-    """Raise when the adapter's own record says that it was trained on other weights.
+def record_of(part: Path) -> dict[str, Any]:
+    """What is on paper of the training of an adapter or checkpoint; {} when nothing is.
+
+    A step that a training kept has its settings and its base beside all steps, and what training
+    saw beside the end.
+    """
+    found = read_object(part / TRAINING)
+    steps = part.resolve().parent
+    if found or not (kept := read_object(steps / RESUME)):
+        return found
+    end = read_object(steps.parent / TRAINING)
+    return {
+        **{name: end[name] for name in OF_EVERY_STEP if name in end},
+        "config": kept.get("config"),
+        "base_regions": kept.get("base"),
+    }
+
+
+def settings_of(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings that a record has of a training; {} when it has none."""
+    found = told.get("config")
+    return found if isinstance(found, Mapping) else {}
+
+
+def base_of(told: Mapping[str, Any]) -> Mapping[str, str]:
+    """Region -> sha256 of what a record says was trained on."""
+    found = told.get("base_regions") or told.get("frozen_before")
+    return found if isinstance(found, Mapping) else {}
+
+
+def refuse_other_base(name: str, told: Mapping[str, Any], model: nn.Module) -> None:
+    """Raise when the record of `name` says that it was trained on other weights than `model`'s.
 
     Raises:
         TrainingError: naming the regions that differ.
     """
-    record = adapter / "training.json"
-    if not record.is_file():
-        return  # made by another tool: nothing to compare with
-    trained_on = json.loads(record.read_text(encoding="utf-8")).get("frozen_before", {})
-    here = region_hashes(model)
-    if other := sorted(region for region in trained_on if trained_on[region] != here.get(region)):
+    if odd := strange_regions(model, base_of(told)):
         raise TrainingError(
-            f"Expected the base that {adapter.name} was trained on, but {', '.join(other)} differ: "
-            "give that base."
+            f"Expected the base that {name} was trained on, but {', '.join(odd)} differ: give that "
+            "base."
         )
 
 
 def copy_rest(base: Path, work: Path) -> tuple[str, ...]:
     """Copy everything but the weights: config, tokenizer, processor, chat template, voices.
 
-    What an earlier training or merge left on paper is about other weights, and stays behind.
+    What an earlier training, merge or assembly left on paper is about other weights, and stays
+    behind.
     """
     work.mkdir(parents=True, exist_ok=True)
-    own = {RECORD, "training.json"}
+    own = {RECORD, TRAINING, *ASSEMBLED}
     rest = sorted(
         p
         for p in base.iterdir()
@@ -283,20 +329,28 @@ def file_dtype(base: Path, names: Collection[str]) -> str:
 
 
 def agree(
-    expected: Mapping[Modality, Tensor], got: Mapping[Modality, Tensor], dtype: str
+    expected: Mapping[Modality, Tensor],
+    got: Mapping[Modality, Tensor],
+    dtype: str,
+    base: Mapping[Modality, Tensor] | None = None,
 ) -> tuple[Agreement, ...]:
-    """How near the states are, in each modality.
+    """How near the states are, in each modality, and how far those of the base were.
 
     Raises:
         TrainingError: beyond the tolerance of the weights' type.
     """
     found = []
     for modality, before in expected.items():
-        apart = (got[modality] - before).norm(dim=1) / before.norm(dim=1)
+        apart = _relative(got[modality], before)
         cosine = functional.cosine_similarity(got[modality], before, dim=1)
         found.append(
             Agreement(
-                modality, len(before), float(apart.max()), float(cosine.min()), TOLERANCE[dtype]
+                modality,
+                len(before),
+                float(apart.max()),
+                float(cosine.min()),
+                TOLERANCE[dtype],
+                moved=None if base is None else float(_relative(base[modality], before).min()),
             )
         )
         if not float(apart.max()) <= TOLERANCE[dtype]:
@@ -305,3 +359,8 @@ def agree(
                 f"got {float(apart.max()):.2g}: the merge is not the model that was trained."
             )
     return tuple(found)
+
+
+def _relative(states: Tensor, expected: Tensor) -> Tensor:
+    apart: Tensor = (states - expected).norm(dim=1) / expected.norm(dim=1)
+    return apart

@@ -38,8 +38,9 @@ class TrainingRecord:
     """What was trained on what, and the proof that nothing else changed; `training.json`.
 
     `frozen_before` and `frozen_after` are sha256 by region of the model (see `region_hashes`), of
-    every region that was not to change. `agreement` is of a checkpoint that was written whole:
-    how near its states are to those of the model that was trained.
+    every region that was not to change; `base_regions` has those that train too, as they were.
+    `agreement` and `assembly` are of a checkpoint that was written whole: how near its states are
+    to those of the model that was trained, and what sentence-transformers embeds with it.
     """
 
     schema: str
@@ -71,6 +72,8 @@ class TrainingRecord:
     geometry: tuple[Geometry, ...] = ()
     notices: tuple[Notice, ...] = ()
     agreement: tuple[Agreement, ...] = ()
+    base_regions: Mapping[str, str] = field(default_factory=dict)
+    assembly: tuple[str, ...] = ()
     epochs: tuple[Epoch, ...] = ()  # whole passes over the pairs
     cut: int = 0  # texts longer than max_tokens, of which the beginning was read
     null: str = ""  # of a null arm, what was drawn by lot

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from torch import Tensor
 
 from geomkit.errors import TrainingError
 from geomkit.training.scope import tensor_bytes
+
+ORDER = 1e-2
+"""Largest accepted share of an update by which what is written may differ: additions in another
+order move a sum by 1e-7 of it, and now and then the rounding of a weight with it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +69,11 @@ def _target(path: str, layer: Any) -> Target:
     return Target(path, _sha(weight.detach().float()), update.cpu())
 
 
-def rewrite(base: Path, out: Path, layers: Sequence[Target]) -> tuple[frozenset[str], float]:
+def rewrite(base: Path, out: Path, layers: Sequence[Target]) -> tuple[dict[str, str], float]:
     """Write the checkpoint `base` to `out` with the layers updated; all else is copied.
 
-    Returns the names of the tensors that were updated, and the largest change of one weight.
+    Returns name -> path in the model of the tensors that were updated, and the largest change of
+    one weight.
 
     Raises:
         TrainingError: no safetensors in `base`, or a layer not found there exactly once.
@@ -102,7 +107,41 @@ def rewrite(base: Path, out: Path, layers: Sequence[Target]) -> tuple[frozenset[
             f"{len(found)} (missing: {missing[0] if missing else 'none, some occur twice'}): the "
             "adapter was made for another base, or its layers are stored fused."
         )
-    return frozenset(found), largest
+    return found, largest
+
+
+def weights_apart(base: Path, out: Path, written: Mapping[str, str], adapted: Any) -> float:
+    """How far what was written is from base plus PEFT's own update, rounded to the files' type.
+
+    The largest over layers of the sum of what is apart, over that of the update. States alone
+    would let a wrong merge pass where an update is small and the type coarse.
+
+    Raises:
+        TrainingError: more than the order of additions explains.
+    """
+    largest = 0.0
+    for name, old, new in _both(base, out, written):
+        update = adapted.get_submodule(written[name]).get_delta_weight("default").float().cpu()
+        expected = (old.float() + update).to(old.dtype)
+        apart, all_ = (new.float() - expected.float()).abs().sum(), update.abs().sum()
+        share = float(apart / all_) if all_ else float(apart)
+        if not share <= ORDER:
+            raise TrainingError(
+                f"Expected {name} to be written as base plus update, what is apart is {share:.2g} "
+                f"of the update (accepted below {ORDER}): the merge is not the model that was "
+                "trained."
+            )
+        largest = max(largest, share)
+    return largest
+
+
+def _both(base: Path, out: Path, names: Collection[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, old and new value of tensors, one at a time."""
+    for shard in sorted(base.glob("*.safetensors")):
+        files = (safe_open(folder / shard.name, framework="pt") for folder in (base, out))
+        with next(files) as before, next(files) as after:
+            for name in (n for n in before.keys() if n in names):  # noqa: SIM118  # no mapping
+                yield name, before.get_tensor(name), after.get_tensor(name)
 
 
 def differing(base: Path, out: Path) -> tuple[int, frozenset[str]]:

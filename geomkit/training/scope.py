@@ -147,20 +147,37 @@ def assert_regions(model: nn.Module, free: Collection[str]) -> Scope:
     )
 
 
-def region_hashes(model: nn.Module) -> Mapping[str, str]:
+def region_hashes(model: nn.Module, rounded: torch.dtype = torch.float32) -> Mapping[str, str]:
     """sha256 of every frozen tensor, by region: equal before and after, or training leaked.
 
     Regions are `decoder`, `embeddings`, `head`, and each tower or projector by its module path.
     LoRA branches are left out, and the wrapping they bring does not change a name. Values are
-    hashed as float32, which holds every half value exactly: the type they are loaded in is no
-    matter.
+    hashed as float32, which holds every half value exactly: a half type they are loaded in is no
+    matter where the files have it too. `rounded` has them as a load in that type would.
     """
     digests: dict[str, hashlib._Hash] = {}
     for region, name, tensor in by_region(model):
         digest = digests.setdefault(region, hashlib.sha256())
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor_bytes(tensor.float() if tensor.is_floating_point() else tensor))
+        number = tensor.is_floating_point()
+        digest.update(tensor_bytes(tensor.to(rounded).float() if number else tensor))
     return {region: digest.hexdigest() for region, digest in sorted(digests.items())}
+
+
+def strange_regions(model: nn.Module, told: Mapping[str, str]) -> tuple[str, ...]:
+    """Regions of a record that `model` has not, in whatever type it was loaded when that was made.
+
+    Training on a GPU reads float32 files as bfloat16, and records what it read.
+    """
+    odd = tuple(sorted(told))
+    for rounded in (torch.float32, torch.bfloat16, torch.float16):
+        if odd:
+            odd = min(odd, _strange(region_hashes(model, rounded), told), key=len)
+    return odd
+
+
+def _strange(here: Mapping[str, str], told: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(region for region in told if told[region] != here.get(region)))
 
 
 def unwrap(model: nn.Module) -> nn.Module:

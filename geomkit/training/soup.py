@@ -15,34 +15,72 @@ Reference: Wortsman et al. 2022.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomkit import adapters
+from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
-from geomkit.training.adapter import WEIGHTS
-from geomkit.training.merging import copy_rest
+from geomkit.places import Place
+from geomkit.processing import Processor, load_processor
+from geomkit.prompts import prompts
+from geomkit.training.adapter import WEIGHTS, load_adapter
+from geomkit.training.assembly import assemble
+from geomkit.training.generation import NO_CAPTIONS, Captions, generative_losses
+from geomkit.training.ingredients import (
+    Ingredient,
+    common_base,
+    ingredients,
+    measured_base,
+    shared_regions,
+)
+from geomkit.training.merging import (
+    TRAINING,
+    USUAL_PROMPT,
+    copy_rest,
+    settings_of,
+    writing,
+)
+from geomkit.training.scaffold import scaffold
+from geomkit.training.scope import assert_scope, region_hashes
+from geomkit.training.states import probes, speak
+from geomkit.types import MODALITIES
 from geomkit.vetting import ADAPTER_CONFIG, read_object
 
 SCHEMA = "geomkit-soup/1"
-TRAINING = "training.json"
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-ALIKE = ("base_model_name_or_path", "peft_type", "use_rslora", "fan_in_fan_out")
+ALIKE = ("peft_type", "use_rslora", "fan_in_fan_out")
 PATTERNS = ("rank_pattern", "alpha_pattern")
+BASE = "base_model_name_or_path"
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """Mean generative loss of one model in one modality, in nats a token; lower is better."""
+
+    name: str
+    modality: str
+    n: int
+    loss: float
 
 
 @dataclass(frozen=True, slots=True)
 class Soup:
-    """What was averaged; it stands in `training.json` of the soup, beside what was trained on."""
+    """What was averaged; it stands in `training.json` of the soup, beside what was trained on.
+
+    `frozen_before` is sha256 by region of the base of adapters, or of what is equal in all
+    checkpoints; `frozen_after` is the same, measured in the soup.
+    """
 
     schema: str
     kind: str  # adapters, projections or checkpoints
@@ -50,70 +88,109 @@ class Soup:
     tensors: int
     averaged: int  # tensors that were not equal in all parts
     rank: int  # of an adapter, else 0
+    frozen_before: Mapping[str, str] = field(default_factory=dict)
+    frozen_after: Mapping[str, str] = field(default_factory=dict)
+    assembly: tuple[str, ...] = ()  # modalities that sentence-transformers embeds with it
+    generated: int = 0  # tokens that a checkpoint said when asked
+    losses: tuple[Saying, ...] = ()  # of the given captions: by the base or the parts, and by it
+    notices: tuple[str, ...] = ()
 
 
-def soup(parts: Sequence[Path], out: Path, *, names: Sequence[str] = ()) -> Soup:
-    """Write the mean of adapters of one base, or of checkpoints of one shape, to `out`.
+def soup(
+    parts: Sequence[Path],
+    out: Path,
+    *,
+    names: Sequence[str] = (),
+    captions: Captions = NO_CAPTIONS,
+) -> Soup:
+    """Write the mean of adapters of one base, or of checkpoints trained from one, to `out`.
 
-    `names` are the names of the parts to record when their paths should not be.
+    That they have one base is measured. `names` are the names of the parts to record when their
+    paths should not be. The generative loss is measured on `captions`.
 
     Raises:
         TrainingError: fewer than two parts, parts that do not go together, an `out` in use.
+        CheckpointError: a part, or the base of an adapter, cannot be found or loaded.
     """
     if len(parts) < 2:
         raise TrainingError(f"Expected two or more checkpoints to average, got {len(parts)}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"Expected {out} to be new or empty: choose another folder.")
-    kinds = {_kind(part) for part in parts}
-    if len(kinds) > 1:
-        raise TrainingError(
-            f"Expected parts of one kind, got {' and '.join(sorted(kinds))}: merge the adapters "
-            "into their bases first."
-        )
-    told = tuple(names or (part.name for part in parts))
-    (kind,) = kinds
-    if kind == "checkpoints":
-        found = _checkpoints(parts, out, told)
-    else:
-        found = _adapters(parts, out, told, kind)
-    about = {**_trained(parts), **asdict(found)}
-    (out / TRAINING).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
-    return found
+    with scaffold(out, "soup") as work, writing(out):
+        found = ingredients(parts, tuple(names or (part.name for part in parts)))
+        if found[0].kind == "checkpoints":
+            record = _checkpoints(found, work, captions)
+        else:
+            record = _adapters(found, work, captions)
+            _name_base(parts[0], work, out)
+        about = {**_trained(found), **asdict(record)}
+        (work / TRAINING).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+    return record
 
 
-def _kind(part: Path) -> str:
-    if adapters.is_projection(part):
-        return "projections"
-    if (part / ADAPTER_CONFIG).is_file():
-        adapters.check_kind(part)
-        return "adapters"
-    if not any(part.glob("*.safetensors")):
-        raise TrainingError(
-            f"Expected a folder with an adapter or a checkpoint, found no weights in {part}."
-        )
-    return "checkpoints"
-
-
-def _adapters(parts: Sequence[Path], out: Path, names: tuple[str, ...], kind: str) -> Soup:
-    settings = [read_object(part / ADAPTER_CONFIG) for part in parts]
+def _adapters(parts: Sequence[Ingredient], work: Path, captions: Captions) -> Soup:
+    settings = [read_object(part.folder / ADAPTER_CONFIG) for part in parts]
     for key in ALIKE:
         if len({str(one.get(key)) for one in settings}) > 1:
             raise TrainingError(
-                f"Expected adapters of one base and one kind, their {key} differ: "
+                f"Expected adapters of one kind, their {key} differ: "
                 f"{' and '.join(sorted({str(one.get(key)) for one in settings}))}."
             )
-    _same_weights_below(parts)
-    states = [adapters.weights(part) for part in parts]
-    out.mkdir(parents=True, exist_ok=True)
-    if kind == "projections":
-        mean = {adapters.PROJECTION_WEIGHT: _mean([s[adapters.PROJECTION_WEIGHT] for s in states])}
-        config, rank = settings[0], 0
+    base = common_base(parts)
+    states = [adapters.weights(part.folder) for part in parts]
+    if parts[0].kind == "projections":
+        mean, config, rank = _mean_projection(states), settings[0], 0
     else:
-        mean, rank = _side_by_side(parts, settings, states)
+        mean, rank = _side_by_side([part.folder for part in parts], settings, states)
         config = _settings(settings, mean, rank)
-    save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
-    (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    return Soup(SCHEMA, kind, names, len(mean), len(mean), rank)
+    save_file(mean, work / WEIGHTS, metadata={"format": "pt"})
+    (work / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    before, after, losses = _on_base(parts, base, work, captions)
+    return Soup(
+        SCHEMA, parts[0].kind, tuple(part.name for part in parts), len(mean), len(mean), rank,
+        before, after, losses=losses, notices=tuple(_notices(parts)),
+    )  # fmt: skip
+
+
+def _on_base(
+    parts: Sequence[Ingredient], base: Place, work: Path, captions: Captions
+) -> tuple[Mapping[str, str], Mapping[str, str], tuple[Saying, ...]]:
+    """The base's regions, alone and under the soup, and how well both say the captions."""
+    model, processor = load_checkpoint("base", base.where).model, load_processor(base.where)
+    before = measured_base(parts, model)
+    losses = [*_sayings("base", model, processor, captions)]
+    if parts[0].kind == "projections":  # they come after the decoder: it says what the base says
+        return before, before, tuple(losses)
+    adapted = load_adapter(model, work)
+    assert_scope(adapted, frozen=True)
+    losses += _sayings("soup", adapted, processor, captions)
+    return before, region_hashes(adapted), tuple(losses)
+
+
+def _sayings(
+    name: str, model: nn.Module, processor: Processor, captions: Captions
+) -> Iterator[Saying]:
+    for found in generative_losses(
+        model,
+        processor,
+        captions.samples,
+        instructions=captions.instructions,
+        answers=captions.answers,
+    ):
+        yield Saying(name, found.modality, len(found.values), float(found.values.mean()))
+
+
+def _mean_projection(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    name = adapters.PROJECTION_WEIGHT
+    return {name: _mean([state[name] for state in states])}
+
+
+def _name_base(first: Path, work: Path, out: Path) -> None:
+    """Name the base as seen from `out`, where the first part names it as seen from its folder."""
+    path = work / ADAPTER_CONFIG
+    config = read_object(path)
+    near = [first / config[BASE], first.resolve().parent / config[BASE]]
+    if not Path(config[BASE]).is_absolute() and (found := [p for p in near if p.is_dir()]):
+        config[BASE] = os.path.relpath(found[0].resolve(), out.resolve())
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _side_by_side(
@@ -166,7 +243,31 @@ def _settings(
     }
 
 
-def _checkpoints(parts: Sequence[Path], out: Path, names: tuple[str, ...]) -> Soup:
+def _checkpoints(parts: Sequence[Ingredient], work: Path, captions: Captions) -> Soup:
+    shared = shared_regions(parts)
+    losses: list[Saying] = []
+    for part in parts if captions.samples else ():
+        one = load_checkpoint(part.name, str(part.folder)).model
+        losses += _sayings(part.name, one, load_processor(part.folder), captions)
+        del one
+    tensors, averaged = _averaged([part.folder for part in parts], work)
+    checkpoint, processor = load_checkpoint("soup", str(work)), load_processor(work)
+    after = region_hashes(checkpoint.model)
+    if odd := sorted(region for region in shared if after.get(region) != shared[region]):
+        raise TrainingError(f"Expected the {', '.join(odd)} of all parts to stay in their mean.")
+    prompt = next((part.prompt for part in parts if part.prompt), USUAL_PROMPT)
+    losses += _sayings("soup", checkpoint.model, processor, captions)
+    return Soup(
+        SCHEMA, "checkpoints", tuple(part.name for part in parts), tensors, averaged, 0,
+        shared, {region: after[region] for region in shared},
+        assembly=assemble(work, processor, checkpoint.dim, prompts(prompt)),
+        generated=speak(checkpoint.model, processor, probes(processor)),
+        losses=tuple(losses), notices=tuple(_notices(parts)),
+    )  # fmt: skip
+
+
+def _averaged(parts: Sequence[Path], out: Path) -> tuple[int, int]:
+    """Write the mean of the files; returns how many tensors there are, and how many differed."""
     with ExitStack() as opened:
         files = [
             {
@@ -195,7 +296,7 @@ def _checkpoints(parts: Sequence[Path], out: Path, names: tuple[str, ...]) -> So
             if moved:
                 save_file(own_mean, out / shard.name, metadata=metadata)
                 shutil.copymode(shard, out / shard.name)  # safetensors makes it private
-        return Soup(SCHEMA, "checkpoints", names, len(files[0]), averaged, 0)
+        return len(files[0]), averaged
 
 
 def _means(tensors: Mapping[str, Sequence[Tensor]]) -> tuple[dict[str, Tensor], int]:
@@ -219,29 +320,29 @@ def _mean(each: Sequence[Tensor]) -> Tensor:
     return torch.stack([t.double() for t in each]).mean(dim=0).to(each[0].dtype).contiguous()
 
 
-def _same_weights_below(parts: Sequence[Path]) -> None:
-    """Raise when the parts' own records say that they were trained on other weights."""
-    below = [read_object(part / TRAINING).get("frozen_before") or {} for part in parts]
-    for part, own in zip(parts[1:], below[1:], strict=True):
-        shared = own.keys() & below[0].keys()
-        if odd := sorted(region for region in shared if own[region] != below[0][region]):
-            raise TrainingError(
-                f"Expected {part.name} and {parts[0].name} to have one base, their {', '.join(odd)}"
-                " differ."
-            )
+def _notices(parts: Sequence[Ingredient]) -> Iterator[str]:
+    """What no record says, and what is taken for it."""
+    if silent := [part.name for part in parts if not part.prompt]:
+        asked = next((part.prompt for part in parts if part.prompt), USUAL_PROMPT)
+        yield f"no record says with which prompt {', '.join(silent)} trained: '{asked}' is taken"
+    if unknown := [part.name for part in parts if not part.told.get("trained")]:
+        yield f"no record says what {', '.join(unknown)} was trained on, so none of the soup does"
 
 
-def _trained(parts: Sequence[Path]) -> dict[str, Any]:
-    """What the parts were trained on, together, as far as they say."""
-    told = [read_object(part / TRAINING) for part in parts]
+def _trained(parts: Sequence[Ingredient]) -> dict[str, Any]:
+    """What the parts were trained on, together, and the settings that all records share."""
+    seen = [one.told.get("trained") or () for one in parts]
     media: dict[str, int] = {}
-    for one in told:
-        for modality, count in (one.get("media") or {}).items():
+    for one in parts:
+        for modality, count in (one.told.get("media") or {}).items():
             media[modality] = media.get(modality, 0) + int(count)
-    regions = [one.get("frozen_before") or {} for one in told]
-    shared = set.intersection(*(set(own) for own in regions))
+    settings = [settings_of(one.told) for one in parts if one.told]
+    first = settings[0] if settings else {}
+    shared = {k: v for k, v in first.items() if all(own.get(k) == v for own in settings)}
+    prompt = next((part.prompt for part in parts if part.prompt), "")
     return {
-        "trained": list(dict.fromkeys(m for one in told for m in one.get("trained") or ())),
+        "trained": [m for m in MODALITIES if all(seen) and any(m in own for own in seen)],
         "media": media,
-        "frozen_before": {region: regions[0][region] for region in sorted(shared)},
+        "config": {**shared, **({"prompt": prompt} if prompt else {})},
+        "base_regions": dict(next((part.base for part in parts if part.base), {})),
     }

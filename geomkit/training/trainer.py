@@ -40,7 +40,7 @@ from geomkit.training.generation import (
 )
 from geomkit.training.guards import Notice
 from geomkit.training.media import MEDIA, MediaSet, Pairs, check_filled, shows, visible_only
-from geomkit.training.merging import Agreement, base_folder
+from geomkit.training.merging import base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
 from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
 from geomkit.training.record import RECORD, SCHEMA, TrainingRecord
@@ -48,7 +48,7 @@ from geomkit.training.resuming import PURPOSE, begin_again, check_same, finish, 
 from geomkit.training.scaffold import scaffold
 from geomkit.training.scope import region_hashes
 from geomkit.training.states import last_states
-from geomkit.training.writing import write_checkpoint
+from geomkit.training.writing import Written, write_checkpoint
 from geomkit.types import Sample
 
 NULL = "every anchor has another row's positive, and the hard negative of a third, by lot"
@@ -148,13 +148,15 @@ def _train(given: _Given, result: Path, progress: Progress) -> TrainingRecord:
     _check_finite(job)
     with _told(result):
         begin_again(result)
-        sha, agreement = _write(job, given.base, result)
+        sha, written = _write(job, given.base, result)
     record = replace(
         _record(job, done, seconds + sum(step.seconds for step in done.steps[: done.earlier])),
         frozen_before=_without(before, arm.free),
         frozen_after=_without(before if config.qlora else end, arm.free),
         adapter_sha=sha,
-        agreement=agreement,
+        base_regions=before,
+        agreement=written.agreement,
+        assembly=written.assembly,
         generation=generative_change(said, _losses(arm, processor, captions)),
     )
     write_atomic(result / RECORD, record.to_json().encode())
@@ -271,13 +273,14 @@ def _absent(names: Sequence[str]) -> tuple[Notice, ...]:
     return (Notice(0, "targets", told),)
 
 
-def _write(job: Job, base: str, out: Path) -> tuple[str, tuple[Agreement, ...]]:
-    """Write the result; returns its sha256, and for a whole checkpoint how near it is."""
+def _write(job: Job, base: str, out: Path) -> tuple[str, Written]:
+    """Write the result; returns its sha256, and of a whole checkpoint what was proven."""
     out.mkdir(parents=True, exist_ok=True)
     if not writes_checkpoint(job.config):
-        return save_small(job.arm, out, base=job.base), ()
-    agreement = write_checkpoint(job.arm, job.processor, base_folder(base), out)
-    return job.arm.digest(), agreement
+        return save_small(job.arm, out, base=job.base), Written((), ())
+    prompt = job.config.prompt
+    written = write_checkpoint(job.arm, job.processor, base_folder(base), out, prompt=prompt)
+    return job.arm.digest(), written
 
 
 def load_base(config: TrainConfig, base: str) -> tuple[Checkpoint, Processor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft.tuners.lora import LoraLayer
@@ -18,26 +19,43 @@ from torch import Tensor
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
 from geomkit.processing import Processor
-from geomkit.training.merging import Agreement, agree, copy_rest, file_dtype
+from geomkit.prompts import prompts
+from geomkit.training.assembly import assemble
+from geomkit.training.merging import USUAL_PROMPT, Agreement, agree, copy_rest, file_dtype
 from geomkit.training.methods import Arm
 from geomkit.training.naming import file_names, value_sha
 from geomkit.training.rewriting import differing
 from geomkit.training.scope import unwrap
 from geomkit.training.states import last_states, probes, speak
-from geomkit.types import Sample
+from geomkit.types import Modality, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How near the states of what was written are, and what sentence-transformers embeds."""
+
+    agreement: tuple[Agreement, ...]
+    assembly: tuple[Modality, ...]
 
 
 def write_checkpoint(
-    arm: Arm, processor: Processor, base: Path, out: Path, samples: Sequence[Sample] = ()
-) -> tuple[Agreement, ...]:
+    arm: Arm,
+    processor: Processor,
+    base: Path,
+    out: Path,
+    *,
+    prompt: str = USUAL_PROMPT,
+    samples: Sequence[Sample] = (),
+) -> Written:
     """Write the arm's model to `out` as `base` with the trained weights in; prove it equal.
 
-    Returns how near the states of what was written are to those of the model in memory.
+    `out` is then a sentence-transformers model too, with the instructions of `prompt`.
 
     Raises:
         TrainingError: a weight that is not in the files of `base`, more weights that changed, or
             states that are not those of the trained model.
     """
+    samples = samples or probes(processor)
     values, originals = _trained(arm)
     names = file_names(base, originals)
     copy_rest(base, out)
@@ -47,12 +65,12 @@ def write_checkpoint(
         raise TrainingError(
             f"Expected only trained weights to change, {len(strays)} more did (first: {strays[0]})."
         )
-    samples = samples or probes(processor)
     expected = last_states(arm.model, processor, samples)
     again = load_checkpoint("written", str(out), device=str(next(arm.model.parameters()).device))
-    found = agree(expected, last_states(again.model, processor, samples), file_dtype(base, changed))
+    states = last_states(again.model, processor, samples)
     speak(again.model, processor, samples)
-    return found
+    found = agree(expected, states, file_dtype(base, changed))
+    return Written(found, assemble(out, processor, again.dim, prompts(prompt)))
 
 
 def _trained(arm: Arm) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from geomkit import summary
+from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
 from geomkit.places import locate
 from geomkit.training import merging, rewriting
@@ -18,20 +25,22 @@ from geomkit.training.adapter import adapt, load_adapter, save_adapter
 from geomkit.training.config import TrainConfig
 from geomkit.training.generation import Captions, generative_losses
 from geomkit.training.merging import merge
+from geomkit.training.pairs import TextPair
 from geomkit.training.scope import region_hashes
 from geomkit.training.states import last_states, probes
+from geomkit.training.trainer import train
 from geomkit.types import Sample
 from tests.training.loaded import load
 
 
-def random_adapter(base: Path, out: Path, config: TrainConfig) -> Path:
+def random_adapter(base: Path, out: Path, config: TrainConfig, std: float = 0.02) -> Path:
     """An adapter with branches that matter, without training."""
     torch.manual_seed(3)
     adapted = adapt(load(base).model, config)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.02)
+                parameter.normal_(std=std)
     save_adapter(adapted, out, base="tiny")
     return out
 
@@ -168,19 +177,125 @@ def test_a_tensor_that_changed_too_is_caught(
     assert list(tmp_path.iterdir()) == []
 
 
+def doubled(honest: Any) -> Any:
+    """The targets of an adapter with twice the update: the scaling applied twice."""
+
+    def found(adapted: Any) -> Any:
+        return tuple(rewriting.Target(t.path, t.sha, 2 * t.update) for t in honest(adapted))
+
+    return found
+
+
+@pytest.mark.parametrize("weights", [True, False])
 def test_a_merge_that_is_another_model_is_caught(
+    weights: bool, adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is written, and independently by the states."""
+    monkeypatch.setattr(merging, "targets", doubled(rewriting.targets))
+    message = "what is apart is 1 of the update"
+    if not weights:
+        monkeypatch.setattr(merging, "weights_apart", lambda *_: 0.0)
+        message = r"merged text states within 0\.0001"
+    with pytest.raises(TrainingError, match=message):
+        merge(adapter, base, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_merge_of_a_small_update_is_caught_in_half_precision_too(
+    own_base: Path, quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves the states by less than what rounding may: only the weights can tell."""
+    file = own_base / "model.safetensors"
+    half = {n: t.to(torch.bfloat16) for n, t in load_file(file).items()}
+    save_file(half, file, metadata={"format": "pt"})
+    adapter = random_adapter(own_base, tmp_path / "adapter", quick, std=2e-4)
+    record = merge(adapter, own_base, tmp_path / "m")
+    assert record.weights_apart < 1e-3
+    assert all(a.moved is not None and a.moved < a.tolerance / 2 for a in record.agreement)
+    monkeypatch.setattr(merging, "targets", doubled(rewriting.targets))
+    with pytest.raises(TrainingError, match="to be written as base plus update"):
+        merge(adapter, own_base, tmp_path / "wrong")
+
+
+def test_how_far_the_adapter_moves_the_base_is_on_record_and_what_rounding_took_is_told(
+    adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    record = merge(adapter, base, tmp_path / "m")
+    loaded = load(base)
+    samples = probes(loaded.processor)
+    own = last_states(loaded.model, loaded.processor, samples)
+    tuned = last_states(load_adapter(loaded.model, adapter), loaded.processor, samples)
+    for agreement in record.agreement:
+        before, after = (side[agreement.modality] for side in (own, tuned))  # type: ignore[index]
+        expected = ((before - after).norm(dim=1) / after.norm(dim=1)).min()
+        assert agreement.moved == pytest.approx(float(expected), rel=1e-4)
+    assert not any("warning" in line for line in summary.merge_lines(record))
+    lost = replace(record.agreement[0], relative=0.02, moved=0.03)
+    told = "\n".join(summary.merge_lines(replace(record, agreement=(lost,))))
+    assert "warning: text states are 3.0e-02 from those of the base" in told
+
+
+def test_an_adapter_that_was_trained_on_rounded_weights_fits_its_base(
+    base: Path,
+    own_base: Path,
+    pairs: tuple[TextPair, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
+) -> None:
+    """A GPU trains in bfloat16 what the files have in float32."""
+    config = replace(quick, dtype="bfloat16")
+    train(config, base, pairs, tmp_path / "a", source=str(base))
+    assert merge(tmp_path / "a", base, tmp_path / "m").merged == 14
+    file = own_base / "model.safetensors"
+    content = load_file(file)
+    content["lm_head.weight"].view(-1)[0] += 1
+    save_file(content, file, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match="but head differ"):
+        merge(tmp_path / "a", own_base, tmp_path / "other")
+
+
+def test_a_merged_checkpoint_still_says_what_its_training_saw(
+    base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    made = train(quick, base, pairs, tmp_path / "a", source=str(base))
+    merge(tmp_path / "a", base, tmp_path / "m")
+    told = load_checkpoint("m", str(tmp_path / "m")).record("", {})
+    assert told.merged
+    assert told.training["trained"] == ["text"]
+    # what is trained on it begins anew: that record is not copied on
+    train(replace(quick, method="full"), tmp_path / "m", pairs, tmp_path / "f")
+    assert not (tmp_path / "f" / "merge.json").exists()
+    again = merging.record_of(tmp_path / "f")
+    assert again["base_regions"] != made.base_regions
+
+
+def test_what_a_killed_merge_left_is_removed_by_the_next(
+    adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from geomkit.training import merging\n"
+        "merging.rewrite = lambda base, out, layers: os.kill(os.getpid(), 9)\n"
+        "merging.merge(*map(Path, sys.argv[1:]))"
+    )
+    asked = [sys.executable, "-c", code, str(adapter), str(base), str(tmp_path / "m")]
+    done = subprocess.run(asked, check=False, capture_output=True)
+    assert done.returncode == -9
+    assert not (tmp_path / "m").exists()
+    assert len(list(tmp_path.iterdir())) == 1  # hidden, and of this one OUT
+    assert merge(adapter, base, tmp_path / "m").merged == 14
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(
     adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = rewriting.targets
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def doubled(adapted: Any) -> Any:
-        found = honest(adapted)
-        return tuple(rewriting.Target(t.path, t.sha, 2 * t.update) for t in found)
-
-    monkeypatch.setattr(merging, "targets", doubled)
-    with pytest.raises(TrainingError, match=r"merged text states within 0\.0001"):
+    monkeypatch.setattr(rewriting.shutil, "copyfile", full)
+    with pytest.raises(TrainingError, match="No space left"):
         merge(adapter, base, tmp_path / "m")
-    assert not (tmp_path / "m").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_adapter_of_another_base_is_refused(

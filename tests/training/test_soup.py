@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geomkit.errors import CheckpointError, TrainingError
+from geomkit.places import locate
 from geomkit.training.adapter import adapt, load_adapter, save_adapter
 from geomkit.training.config import TrainConfig
+from geomkit.training.generation import Captions, generative_losses
 from geomkit.training.merging import merge
 from geomkit.training.pairs import TextPair
 from geomkit.training.rewriting import targets
+from geomkit.training.scope import region_hashes
 from geomkit.training.soup import soup
 from geomkit.training.trainer import train
+from geomkit.types import Sample
 from tests.training.loaded import load
 
 
@@ -137,7 +142,7 @@ def test_projections_are_averaged(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"base_model_name_or_path": "other"}, "base_model_name_or_path differ"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out differ"),
         ({"rank_pattern": {"q_proj": 2}}, "one rank for all layers of b"),
     ],
 )
@@ -153,9 +158,8 @@ def test_parts_that_do_not_go_together(
 
 def test_adapters_that_say_they_have_other_bases(parts: tuple[Path, ...], tmp_path: Path) -> None:
     own = [Path(shutil.copytree(part, tmp_path / part.name)) for part in parts[:2]]
-    for k, part in enumerate(own):
-        (part / "training.json").write_text(json.dumps({"frozen_before": {"head": str(k)}}))
-    with pytest.raises(TrainingError, match="one base, their head differ"):
+    (own[1] / "training.json").write_text(json.dumps({"frozen_before": {"head": "0"}}))
+    with pytest.raises(TrainingError, match="base that b was trained on, but head differ"):
         soup(own, tmp_path / "soup")
 
 
@@ -187,3 +191,182 @@ def test_checkpoints_of_other_shapes(base: Path, own_base: Path, tmp_path: Path)
     save_file(content, file, metadata={"format": "pt"})
     with pytest.raises(TrainingError, match=r"one float type.*float16"):
         soup([base, own_base], tmp_path / "soup2")
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def other_base(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the same shape whose weights are all others."""
+    folder = Path(shutil.copytree(base, tmp_path_factory.mktemp("other") / "base"))
+    torch.manual_seed(9)
+    file = folder / "model.safetensors"
+    content = {n: torch.randn_like(t) * 0.1 for n, t in load_file(file).items()}
+    save_file(content, file, metadata={"format": "pt"})
+    return folder
+
+
+Trained = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    base: Path,
+    other_base: Path,
+    pairs: tuple[TextPair, ...],
+    quick: TrainConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Trained:
+    """Method and base ("base", "other", "base-1") -> the folder of a training, made once."""
+    done: dict[tuple[str, str], Path] = {}
+
+    def get(method: str, on: str) -> Path:
+        if (method, on) not in done:
+            name, _, seed = on.partition("-")
+            out = tmp_path_factory.mktemp("trained") / f"{method}-{on}"
+            below = {"base": base, "other": other_base}[name]
+            config = replace(quick, method=method, seed=int(seed or 0), save_steps=2)
+            train(config, below, pairs, out, source=str(below))
+            done[method, on] = out
+        return done[method, on]
+
+    return get
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_trainings_of_unrelated_bases_are_refused(
+    method: str, trained: Trained, tmp_path: Path
+) -> None:
+    parts = [trained(method, "base"), trained(method, "other")]
+    with pytest.raises(TrainingError, match=r"of one base, (got|the embeddings of)"):
+        soup(parts, tmp_path / "soup")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_of_unrelated_trajectories_are_refused(trained: Trained, tmp_path: Path) -> None:
+    steps = [trained("lora", on) / "checkpoints" / "checkpoint-2" for on in ("base", "other")]
+    with pytest.raises(TrainingError, match="adapters of one base"):
+        soup(steps, tmp_path / "soup")
+    steps = [trained("full", on) / "checkpoints" / "checkpoint-2" for on in ("base", "other")]
+    with pytest.raises(TrainingError, match="trained weights alone"):
+        soup(steps, tmp_path / "soup")
+
+
+def test_steps_of_one_trajectory_are_a_soup_with_its_prompt(
+    base: Path, trained: Trained, tmp_path: Path
+) -> None:
+    out = trained("lora", "base")
+    made = soup([out / "checkpoints" / "checkpoint-2", out], tmp_path / "soup")
+    assert (made.rank, made.notices) == (8, ())
+    told = record_of(tmp_path / "soup")
+    assert (told["trained"], told["config"]["prompt"]) == (["text"], "lco")
+    assert merge(tmp_path / "soup", base, tmp_path / "merged").merged == 14
+
+
+def test_full_checkpoints_of_one_base_are_a_soup_and_what_is_frozen_is_measured(
+    base: Path, trained: Trained, held_out: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    parts = [trained("full", "base"), trained("full", "base-1"), base]
+    made = soup(parts, tmp_path / "soup", captions=Captions(held_out))
+    told = record_of(tmp_path / "soup")
+    now = region_hashes(load(tmp_path / "soup").model)
+    assert "decoder" not in told["frozen_before"]
+    assert told["frozen_before"] == told["frozen_after"]
+    assert {r: now[r] for r in told["frozen_before"]} == told["frozen_before"]
+    assert set(now) - set(told["frozen_before"]) == {"decoder"}
+    assert made.generated >= 1
+    # the generative loss of each part and of the soup, against a measurement of its own
+    assert [s.name for s in made.losses[::3]] == [*(p.name for p in parts), "soup"]
+    loaded = load(tmp_path / "soup")
+    expected = generative_losses(loaded.model, loaded.processor, held_out)
+    assert [s.loss for s in made.losses[-3:]] == pytest.approx(
+        [float(one.values.mean()) for one in expected]
+    )
+    assert "no record says" in made.notices[0]  # of the base: it was not trained here
+    assert told["trained"] == []
+
+
+def test_a_record_that_does_not_fit_the_weights_is_refused(
+    base: Path, trained: Trained, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(trained("full", "base-1"), tmp_path / "own"))
+    file = own / "model.safetensors"
+    content = load_file(file)
+    name = next(n for n in content if "visual" in n and content[n].ndim > 1)
+    content[name] = content[name] + 1
+    save_file(content, file, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match=r"the model\.visual of own as its record says"):
+        soup([trained("full", "base"), own], tmp_path / "soup")
+
+
+def test_full_checkpoints_whose_bases_differ_in_what_trains_are_refused(
+    base: Path, trained: Trained, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    """One was trained further: its frozen parts are the same, where it began is not."""
+    further = tmp_path / "further"
+    below = trained("full", "base-1")
+    train(replace(quick, method="full"), below, pairs, further, source=str(below))
+    with pytest.raises(TrainingError, match="whose records name bases that differ in decoder"):
+        soup([trained("full", "base"), further], tmp_path / "soup")
+
+
+def test_adapters_whose_base_has_changed_since_are_refused(
+    base: Path, trained: Trained, own_base: Path, tmp_path: Path
+) -> None:
+    """Both name one folder, and what lies there now is not what they were trained on."""
+    file = own_base / "model.safetensors"
+    content = load_file(file)
+    content["lm_head.weight"].view(-1)[0] += 1
+    save_file(content, file, metadata={"format": "pt"})
+    parts = [trained("lora", "base"), trained("lora", "base-1")]
+    moved = [Path(shutil.copytree(part, tmp_path / part.name)) for part in parts]
+    for part in moved:
+        config = json.loads((part / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = str(own_base)
+        (part / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(TrainingError, match=r"base that lora-base was trained on, but head differ"):
+        soup(moved, tmp_path / "soup")
+
+
+def test_parts_of_two_prompts_are_refused_and_one_prompt_reaches_the_merge(
+    base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, trained: Trained, tmp_path: Path
+) -> None:
+    own = replace(quick, prompt="e5v", steps=2)
+    made = [tmp_path / name for name in ("a", "b")]
+    for seed, out in enumerate(made):
+        train(replace(own, seed=seed), base, pairs, out, source=str(base))
+    with pytest.raises(TrainingError, match=r"one prompt, got 'e5v' \(a\) and 'lco' \(lora-base\)"):
+        soup([made[0], trained("lora", "base")], tmp_path / "soup")
+    soup(made, tmp_path / "soup")
+    told = record_of(tmp_path / "soup")
+    assert told["config"]["prompt"] == "e5v"
+    assert "seed" not in told["config"]
+    record = merge(tmp_path / "soup", base, tmp_path / "merged")
+    assert record.prompt == "e5v"
+    asked = (tmp_path / "merged" / "sentence_bert_config.json").read_text()
+    assert "Summary above sentence in one word" in asked
+    # and on to a soup of merged checkpoints
+    merge(made[0], base, tmp_path / "merged-a")
+    soup([tmp_path / "merged", tmp_path / "merged-a"], tmp_path / "soup-of-merged")
+    again = (tmp_path / "soup-of-merged" / "sentence_bert_config.json").read_text()
+    assert "Summary above sentence in one word" in again
+    assert record_of(tmp_path / "soup-of-merged")["trained"] == ["text"]
+
+
+def test_a_base_named_from_the_adapters_folder_is_found_from_the_soup(
+    parts: tuple[Path, ...], base: Path, tmp_path: Path
+) -> None:
+    near = tmp_path / "near"
+    shutil.copytree(base, near / "model")
+    for part in parts[:2]:
+        own = Path(shutil.copytree(part, near / part.name))
+        config = json.loads((own / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "model"
+        (own / "adapter_config.json").write_text(json.dumps(config))
+    soup([near / part.name for part in parts[:2]], tmp_path / "far" / "away" / "soup")
+    place = locate(str(tmp_path / "far" / "away" / "soup"))
+    assert place.base is not None
+    assert Path(place.base.where).resolve() == (near / "model").resolve()
