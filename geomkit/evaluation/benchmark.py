@@ -118,7 +118,11 @@ def benchmark(
         for done, task in enumerate(tasks):
             progress(f"evaluate {spec.name}", done, len(tasks))
             results, failures = _run(encoder, task, out, config)
-            scores += [_score(spec.name, task, one) for one in results]
+            for score in (_score(spec.name, task, one) for one in results):
+                if math.isfinite(score.value):
+                    scores.append(score)
+                else:
+                    failures.append(f"its {score.metric} is {score.value}")
             failed += [f"{spec.name}, {task.metadata.name}: {why}" for why in failures]
             notes += [
                 f"{spec.name}, {task.metadata.name}: {line}" for line in _told(encoder, task, out)
@@ -171,6 +175,8 @@ def _run(
     encoder: Encoder, task: Any, out: Path, config: CaptureConfig
 ) -> tuple[Sequence[Any], list[str]]:
     """Results of one task, and why there are none."""
+    if flaw := _unreadable(encoder, task, out):
+        return (), [flaw]
     try:
         with _quiet():
             found = mteb.evaluate(
@@ -185,6 +191,20 @@ def _run(
     except ValueError as cause:  # a task of modalities that the checkpoint does not take
         return (), [str(cause)]
     return found.task_results, [one.exception for one in found.exceptions or ()]
+
+
+def _unreadable(encoder: Encoder, task: Any, out: Path) -> str:
+    """What to do about a kept result that cannot be read, "" when there is none such."""
+    cache, name = mteb.ResultCache(out.absolute()), task.metadata.name
+    try:
+        kept = cache.load_task_result(name, encoder.mteb_model_meta)
+        if kept is not None and not kept.get_missing_evaluations(task):
+            kept.get_score()
+    except Exception as cause:  # noqa: BLE001  # of JSON, of a schema, of the disk: the file is bad
+        path = cache.get_task_result_path(name, encoder.mteb_model_meta)
+        said = " ".join(str(cause).split())[:200]
+        return f"the kept result {path} cannot be read ({said}): remove it to have the task run"
+    return ""
 
 
 def _score(checkpoint: str, task: Any, result: Any) -> TaskScore:
@@ -205,7 +225,7 @@ def _hits(result: Any) -> float | None:
     """R@1 over all splits and subsets, None where a task has no first answer."""
     rows = [row for split in result.scores.values() for row in split]
     values = [next((row[name] for name in HITS if name in row), None) for row in rows]
-    known = [float(value) for value in values if value is not None]
+    known = [float(value) for value in values if value is not None and math.isfinite(value)]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 
@@ -234,7 +254,9 @@ def _told(encoder: Encoder, task: Any, out: Path) -> list[str]:
         beside.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text("\n".join(told), encoding="utf-8")
         encoder.notes.clear()
-    return beside.read_text(encoding="utf-8").splitlines() if beside.is_file() else []
+    if not beside.is_file():
+        return []
+    return beside.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 @contextmanager

@@ -3,7 +3,8 @@
     local:DATA      any data that `--data` takes, or a table of text pairs: anchor and positive
     seadoc:DATA     English questions, pages of Thai, Vietnamese, Malay and Lao books: nDCG@10
 
-Items without a partner stay in the corpus. Media are stored as encoded bytes in the columns that
+Items without a partner stay in the corpus. A tie with a wrong answer is a miss, as everywhere here:
+mteb itself lets the ids of documents decide. Media are stored as encoded bytes in the columns that
 the datasets library knows, so any model that mteb can run can run these tasks too.
 """
 
@@ -30,6 +31,8 @@ try:
     import datasets
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.models import SearchProtocol
+    from mteb.models.search_wrappers import SearchEncoderWrapper
 except ImportError as cause:
     raise MissingExtra(
         f"Benchmarks need mteb: pip install 'geomkit[eval]' ({cause}); --data needs no package."
@@ -37,6 +40,9 @@ except ImportError as cause:
 
 LETTER: Mapping[Modality, str] = {"text": "t", "image": "i", "audio": "a", "video": "v"}
 HIT = "hit_rate_at_1"
+TIE = 2.0**-22
+"""Cosines that are nearer are equal: mteb takes them in float32, and scores them in it."""
+RULE = b"a tie is a miss"  # of how results are scored; those of another rule are not these
 FEATURES = {"image": datasets.Image, "audio": datasets.Audio, "video": datasets.Video}
 STORED = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 
@@ -138,8 +144,30 @@ def _items(samples: Sequence[Sample], kind: Modality, thing: Mapping[str, str]) 
     return {sample.id: getattr(sample, kind) for sample in once.values()}
 
 
+class Strict(SearchEncoderWrapper):  # type: ignore[misc]  # untyped
+    """A search in which right answers come after wrong ones that are as near."""
+
+    def __init__(self, model: Any, right: Mapping[str, Mapping[str, int]]) -> None:
+        """`right` are the right answers of each query."""
+        super().__init__(model)
+        self.right = right
+
+    def search(self, queries: Any, **asked: Any) -> Any:
+        """Query -> document -> cosine; that of a right answer is less by what is a tie."""
+        found = super().search(queries, **asked)
+        return {
+            query: {d: s - TIE * (d in self.right.get(query, ())) for d, s in near.items()}
+            for query, near in found.items()
+        }
+
+
 class Task(AbsTaskRetrieval):  # type: ignore[misc]  # untyped
-    """A retrieval task whose data are here already."""
+    """A retrieval task whose data are here already, and in which a tie is a miss."""
+
+    def _evaluate_subset(self, model: Any, data_split: Any, **asked: Any) -> Any:
+        if not isinstance(model, SearchProtocol):  # a model that only encodes, as ours
+            model = Strict(model, data_split["relevant_docs"])
+        return super()._evaluate_subset(model, data_split, **asked)
 
     def load_data(self, *_: Any, **__: Any) -> None:
         """Nothing is fetched."""
@@ -219,7 +247,7 @@ def encoded(content: Any) -> bytes:
 
 def _sha(queries: Sequence[Item], corpus: Sequence[Item], right: Mapping[str, Any]) -> str:
     """What a result is kept by: other data under one name are another revision."""
-    digest = hashlib.sha256(json.dumps(right, sort_keys=True).encode())
+    digest = hashlib.sha256(RULE + json.dumps(right, sort_keys=True).encode())
     for name, content in (*queries, *corpus):
         digest.update(name.encode() + b"\0")
         digest.update(content.encode() if isinstance(content, str) else encoded(content))

@@ -24,6 +24,7 @@ from geomkit.checkpoints import load_checkpoint
 from geomkit.data.samples import load_samples
 from geomkit.errors import MissingExtra, SampleError, UsageError
 from geomkit.evaluation import benchmark as benchmarks
+from geomkit.evaluation import measure
 from geomkit.evaluation.benchmark import AS_PAPER, TaskScore, benchmark, tasks_of
 from geomkit.evaluation.encoder import Encoder, meta
 from geomkit.evaluation.tables import benchmark_table
@@ -263,3 +264,61 @@ def test_without_mteb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(MissingExtra, match=r"pip install 'geomkit\[eval\]'.*--data needs no"):
         stages.benchmark(["base"], ["MAEB"], Path("out"), lambda *_: None)
+
+
+def test_ties_with_wrong_answers_are_misses_in_local_tasks(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that says one thing of everything finds nothing, whatever rows are called."""
+    rng = np.random.default_rng(0)
+
+    def alike(self: Encoder, inputs: Any, **_: Any) -> NDArray[np.float32]:
+        """All rows one direction; noise below what float32 can tell."""
+        rows = np.ones((len(inputs.dataset), self.checkpoint.dim)) / self.checkpoint.dim**0.5
+        return np.asarray(rows + 1e-9 * rng.standard_normal(rows.shape), np.float32)
+
+    monkeypatch.setattr(Encoder, "encode", alike)
+    found = benchmark(TWO[:1], names(suite), tmp_path / "out", CONFIG)
+    assert found.failed == ()
+    assert {score.value for score in found.scores} == {0.0}
+    assert {score.recall_1 for score in found.scores} == {0.0}
+
+
+def test_a_picture_that_two_rows_tell_apart_by_nothing_is_scored_as_without_mteb(
+    suite: Path, tmp_path: Path
+) -> None:
+    """Two pictures with one caption: a tie for that text, in the one suite as in the other."""
+    told = (suite / "scenes.jsonl").read_text().splitlines()
+    said = [json.loads(line)["text"] for line in told]
+    rows = [{"id": f"{i}", "image": f"{i}.png", "text": said[i // 2]} for i in range(6)]
+    data = suite / "told-twice.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = benchmark(TWO[:1], [f"local:{data}"], tmp_path / "out", CONFIG)
+    run = capture_run(TWO[:1], load_samples(data)[1], tmp_path / "run", CONFIG)
+    own = {s.direction: s.value for s in measure(run, ["base"]).scores if s.metric == "R@1"}
+    assert {s.task.removeprefix("local-told-twice-").replace("-", "->"): s.value
+            for s in found.scores} == pytest.approx(own)  # fmt: skip
+    assert own["image->text"] == 0.0  # each caption stands there twice, once for another picture
+
+
+@pytest.mark.parametrize("content", ['{"task_name": "loc', "{}", "\xff", None])
+def test_a_kept_result_that_cannot_be_read_is_named_and_loses_no_other(
+    content: str | None, suite: Path, tmp_path: Path
+) -> None:
+    asked = [*names(suite)[1:], f"local:{suite}/other.jsonl"]
+    (suite / "other.jsonl").write_text((suite / "pairs.jsonl").read_text())
+    benchmark(TWO[:1], asked, tmp_path, CONFIG)
+    (kept,) = tmp_path.rglob("local-pairs-text-text.json")
+    if content is None:
+        told = json.loads(kept.read_text())
+        told["scores"]["test"][0]["main_score"] = float("nan")
+        content = json.dumps(told)
+    kept.write_text(content, encoding="latin-1")
+    found = benchmark(TWO[:1], asked, tmp_path, CONFIG)
+    assert [score.task for score in found.scores] == ["local-other-text-text"]
+    (why,) = found.failed
+    assert "local-pairs-text-text: " in why
+    assert ("is nan" in why) if "NaN" in content else (str(kept) in why and "remove it" in why)
+    found.to_json()
+    kept.unlink()
+    assert benchmark(TWO[:1], asked, tmp_path, CONFIG).failed == ()
