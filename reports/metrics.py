@@ -40,7 +40,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("neighbours", "Neighbours", "Who is near whom, and is it the same in both modalities?"),
     Family("arrangement", "Arrangement", "Are two modalities arranged alike?"),
     Family("retrieval", "Retrieval", "Is the right partner found?"),
-    Family("readout", "Read-outs", "What can be read off the states, and in how few bits?"),
+    Family("readout", "Read-outs", "What can be read off the states, in how few bits?"),
     Family("drift", "Drift", "How far did the same rows move? No way is better."),
     Family("other", "Other measures", "Measures without a family of their own."),
 )
@@ -68,7 +68,7 @@ METRICS: dict[str, Metric] = {
     ),
     "modality_gap": Metric(
         "Modality gap",
-        "Distance between the two modalities' centres: 0 when they share a centre.",
+        "Squared distance of the modalities' centres, without the bias of few samples.",
         "headline",
     ),
     "mutual_knn": Metric(
@@ -197,7 +197,11 @@ METRICS: dict[str, Metric] = {
     "retrieval": Metric("Retrieval", "How often the right partner is found.", "retrieval"),
     "recall": Metric("Recall", "How often the right partner is found.", "retrieval"),
     "label_bits": Metric("Label bits", "Bits to tell the labels, given the states.", "readout"),
-    "mdl": Metric("Code length", "Bits to tell the labels, given the states.", "readout"),
+    "mdl": Metric(
+        "Compression",
+        "Length of the labels' uniform code over that of a probe's code: 1 saves nothing.",
+        "readout",
+    ),
     "separability": Metric(
         "Separability", "How well a linear classifier tells the modalities apart.", "gap"
     ),

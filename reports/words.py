@@ -39,7 +39,7 @@ def metric_title(metric: str) -> str:
     if metric in METRICS:
         return METRICS[metric].title
     if metric.startswith("mdl:"):
-        return f"Code length: {clip(metric.removeprefix('mdl:'), 60)}"
+        return f"Compression: {clip(metric.removeprefix('mdl:'), 60)}"
     plain = clip(metric.replace("_", " ").replace("@", " at "), 60)
     return plain[:1].upper() + plain[1:]
 
