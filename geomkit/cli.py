@@ -122,7 +122,7 @@ def train(
             " for --method clip, samples."
         ),
     ] = SANDBOX,
-    to: Annotated[Path, typer.Option("--out", help="Folder of the new adapter.")] = Path("lco"),
+    to: Annotated[Path, typer.Option("--out", help="Folder of the result.")] = Path("lco"),
     preset: Annotated[
         str | None, typer.Option(help=f"Recipe: {', '.join(PRESETS)}. By default fits --pairs.")
     ] = None,
@@ -165,7 +165,9 @@ def train(
 @app.command()
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder, as `train` writes it.")],
-    into: Annotated[str, typer.Option(help="Base checkpoint to re-plug the decoder into.")] = "",
+    into: Annotated[
+        str, typer.Option(help="Base checkpoint; by default the one that the adapter names.")
+    ] = "",
     to: Annotated[Path, typer.Option("--out", help="Folder of the merged checkpoint.")] = Path(
         "lco-merged"
     ),

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
+from rich.text import Text
 
 from geomkit import cli
 from geomkit.store import create_run, open_run, pack_run
@@ -49,6 +51,18 @@ def test_every_command_has_help(geomkit, command: str) -> None:  # type: ignore[
     code, out, _ = geomkit(command, "--help")
     assert code == 0
     assert "Usage: geomkit" in out
+
+
+def test_no_bracket_is_lost_in_any_help() -> None:
+    """rich reads `[eval]` as a style that it does not know, and leaves it out."""
+    group = typer.main.get_command(cli.app)
+    commands = [group, *group.commands.values()]  # type: ignore[attr-defined]  # a group
+    texts = [c.help or "" for c in commands]
+    texts += [getattr(p, "help", "") or "" for c in commands for p in c.params]
+    assert len(texts) > 100
+    for text in texts:
+        own = text.replace("[dim]", "").replace("[/dim]", "")  # ours, of options.py
+        assert Text.from_markup(own).plain == own.replace("\\[", "[")
 
 
 def test_config_fields_are_options_with_their_own_help(geomkit) -> None:  # type: ignore[no-untyped-def]
