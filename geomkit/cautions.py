@@ -23,7 +23,8 @@ def cautions(analysis: Analysis, planned: Mapping[str, int]) -> Iterator[str]:
     """
     missing = list(left_out(analysis, planned))
     if missing:
-        again = any(len(words) > 2 for words in _commands(analysis))
+        asked = [*_sites(analysis), *_metrics(analysis), *_probes(analysis)]
+        again = bool(asked) and any(len(words) > 2 for words in _commands(analysis))
         whole = " `geomkit analyze` without options makes the whole, from what is kept." * again
         yield f"Not in this analysis: {'; '.join(missing)}.{whole}"
     yield from _few(analysis)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from geomkit import cli
 from geomkit.cautions import cautions, left_out
 from geomkit.types import Analysis, Interval, Measurement
+from tests.synthetic_run import NARROW, WIDE, write_run
 
 ROWS = {"text": 80, "image": 40}
 SITES = ("embed", "block_00", "block_01", "block_02", "final_norm")
@@ -92,6 +96,14 @@ def test_how_to_have_the_whole_is_said_where_a_command_left_something_out() -> N
     assert told.endswith("). `geomkit analyze` without options makes the whole, from what is kept.")
 
 
+def test_rows_that_were_not_read_come_back_with_no_command() -> None:
+    skipped = ({"id": "1", "modality": "image", "reason": "gone"},)
+    own = whole(skipped=skipped, provenance=command("--readout ridge"))
+    assert list(cautions(own, ROWS)) == [
+        "Not in this analysis: 1 row that could not be read (1 image)."
+    ]
+
+
 def test_several_runs_have_what_any_of_their_commands_asked_for() -> None:
     both = {"commands": ["geomkit analyze --probes linear", "geomkit analyze --probes mdl"]}
     (told,) = left_out(whole(provenance=both), ROWS)
@@ -125,3 +137,24 @@ def test_one_checkpoint_under_two_names_is_told() -> None:
 def test_provenance_of_a_stranger_is_no_mistake() -> None:
     odd = {"checkpoints": {"a": 1}, "commands": "geomkit analyze --probes none"}
     assert list(cautions(whole(provenance=odd), ROWS)) == []
+
+
+def test_analyze_and_report_print_the_cautions_beside_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", {"base": NARROW, "lco": WIDE}, scenes=12)
+
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["geomkit", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert not stopped.value.code
+        told = capsys.readouterr()
+        assert "Not in this analysis" not in told.out
+        return " ".join(told.err.split())
+
+    asked = ("--metrics", "cone", "--probes", "none", "--workers", "1")
+    for command in (("analyze", str(run.path), *asked), ("report", str(run.path))):
+        err = said(*command)
+        assert "Not in this analysis: every metric that `--metrics cone` does not name" in err
+        assert "Few samples: 12 of image and 12 of audio" in err
