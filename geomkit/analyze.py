@@ -214,7 +214,7 @@ def trained_on(records_of: Sequence[CheckpointRecord]) -> tuple[str, ...]:
     Text is always among them: training is contrastive on text pairs, and media come on top.
     """
     training = records_of[-1].training if len(records_of) > 1 else {}
-    if not training:
+    if not training or training.get("trained") == []:  # a soup of which no record tells all
         return ()
     media = training.get("media", {})
     return tuple(m for m in MODALITIES if m == "text" or media.get(m, 0))

@@ -28,6 +28,7 @@ from geomkit.places import (
     json_beside,
     locate,
     same_weights,
+    training_of,
 )
 from geomkit.types import CheckpointRecord
 
@@ -72,7 +73,6 @@ class Checkpoint:
         self, template_sha: str, gate: Mapping[str, Any], sites: Sequence[str] = ()
     ) -> CheckpointRecord:
         """What is kept about it in the run folder; `sites` are those captured, all by default."""
-        files = {f: json_beside(self.place, f) for f in ("training.json", "merge.json")}
         return CheckpointRecord(
             name=self.name,
             source=self.place.described,
@@ -82,7 +82,7 @@ class Checkpoint:
             decoder_sha=self.fingerprint.decoder,
             towers_sha=self.fingerprint.towers,
             adapter_sha=self.fingerprint.adapter,
-            merged=bool(files["merge.json"]),
+            merged=bool(json_beside(self.place, "merge.json")),
             template_sha=template_sha,
             dtype=str(next(self.decoder.parameters()).dtype).removeprefix("torch."),
             attention=str(getattr(self.model.config, "_attn_implementation", "")),
@@ -90,7 +90,7 @@ class Checkpoint:
             dim=self.dim,
             versions={p: version(p) for p in ("torch", "transformers", "peft", "numpy", "pillow")},
             gate=dict(gate),
-            training=files["training.json"],
+            training=training_of(Path(self.place.where)),
             config_sha=fingerprints.config_sha(self.model.config),
         )
 

@@ -23,6 +23,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 TAKEN = re.compile(r"media|.*\.(json|csv|html|h5|tmp|lock)", re.IGNORECASE)  # files of a run
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
+TRAINING, RESUME = "training.json", "resume.json"
+OF_EVERY_STEP = ("base", "source", "pairs", "pairs_sha", "instruction", "trained", "media")
 SHORT = 12  # characters of a commit that people read
 
 
@@ -235,6 +237,25 @@ def _complete(place: Place) -> None:
 def json_beside(place: Place, name: str) -> dict[str, Any]:
     """A JSON object beside the weights, or {} when there is none."""
     return vetting.read_object(Path(place.where) / name)
+
+
+def training_of(folder: Path) -> dict[str, Any]:
+    """What is on paper of the training of an adapter or checkpoint; {} when nothing is.
+
+    A step that a training kept has its settings and its base beside all steps, and what training
+    saw where it ended.
+    """
+    found = vetting.read_object(folder / TRAINING)
+    steps = folder.resolve().parent
+    if found or not (kept := vetting.read_object(steps / RESUME)):
+        return found
+    end = vetting.read_object(steps.parent / TRAINING)
+    return {
+        "trained": [],  # until it has ended, nothing says what it saw
+        **{name: end[name] for name in OF_EVERY_STEP if name in end},
+        "config": kept.get("config"),
+        "base_regions": kept.get("base"),
+    }
 
 
 def same_weights(a: Place, b: Place) -> bool:

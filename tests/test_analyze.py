@@ -237,6 +237,7 @@ def test_three_checkpoints_are_each_compared_with_the_first(tmp_path):
         (TEXT_ONLY, ("text",)),
         ({"media": {"image": 3}}, ("text", "image")),
         ({"steps": []}, ("text",)),
+        ({"trained": [], "media": {}}, ()),
     ],
 )
 def test_what_training_saw_is_read_from_the_last_record(training, seen):

@@ -18,9 +18,9 @@ from torch import nn
 from geomkit import adapters
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
-from geomkit.places import Place, locate, same_weights
+from geomkit.places import Place, locate, same_weights, training_of
 from geomkit.prompts import prompts
-from geomkit.training.merging import RECORD, base_of, record_of, refuse_other_base, settings_of
+from geomkit.training.merging import RECORD, base_of, refuse_other_base, settings_of
 from geomkit.training.scope import region_hashes, strange_regions
 from geomkit.vetting import ADAPTER_CONFIG, CONFIG, read_object
 
@@ -59,7 +59,7 @@ def ingredients(parts: Sequence[Path], names: Sequence[str]) -> tuple[Ingredient
         TrainingError: a folder without weights, parts of two kinds or prompts.
     """
     found = [
-        Ingredient(part, name, _kind(part), record_of(part))
+        Ingredient(part, name, _kind(part), training_of(part))
         for part, name in zip(parts, names, strict=True)
     ]
     kinds = sorted({one.kind for one in found})

@@ -23,7 +23,7 @@ from torch.nn import functional
 from geomkit import adapters, hub
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
-from geomkit.places import locate
+from geomkit.places import TRAINING, locate, training_of
 from geomkit.processing import Processor, load_processor
 from geomkit.prompts import prompts
 from geomkit.training.adapter import load_adapter
@@ -41,11 +41,9 @@ from geomkit.training.scaffold import scaffold
 from geomkit.training.scope import assert_scope, region_hashes, strange_regions
 from geomkit.training.states import last_states, probes, say, speak
 from geomkit.types import MODALITIES, Modality, Sample
-from geomkit.vetting import read_object
 
 SCHEMA = "geomkit-merge/1"
-RECORD, TRAINING, RESUME = "merge.json", "training.json", "resume.json"
-OF_EVERY_STEP = ("base", "source", "pairs", "pairs_sha", "instruction", "trained", "media")
+RECORD = "merge.json"
 USUAL_PROMPT = "lco"
 """What is taken where no record says with which prompt a training was done."""
 TOLERANCE: Mapping[str, float] = {"F32": 1e-4, "F16": 5e-3, "BF16": 5e-2}
@@ -162,7 +160,7 @@ def _merge(
             f"Expected branches in the decoder to merge, {adapter.name} is a matrix after it: there"
             " is nothing to merge, the base generates as it did; capture it as it is."
         )
-    told = record_of(adapter)
+    told = training_of(adapter)
     copied = copy_rest(base, work)
     model, processor = load_checkpoint("base", str(base)).model, load_processor(base)
     refuse_other_base(adapter.name, told, model)
@@ -208,7 +206,7 @@ def _merge(
         generation=generative_change(losses, voice.losses(again)),
         spoken=tuple(Spoken(*key, said[key], now[key]) for key in said),
     )
-    if "trained" in told:  # what capture asks of a checkpoint, merged or not
+    if told.get("trained"):  # what capture asks of a checkpoint, merged or not
         (work / TRAINING).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
     (work / RECORD).write_text(record.to_json(), encoding="utf-8")
     return record
@@ -256,24 +254,6 @@ def base_folder(base: str) -> Path:
         return Path(place.where)
     # All of the repository: what is beside the weights is copied, though never opened.
     return hub.everything(place.repo, str(place.revision))
-
-
-def record_of(part: Path) -> dict[str, Any]:
-    """What is on paper of the training of an adapter or checkpoint; {} when nothing is.
-
-    A step that a training kept has its settings and its base beside all steps, and what training
-    saw beside the end.
-    """
-    found = read_object(part / TRAINING)
-    steps = part.resolve().parent
-    if found or not (kept := read_object(steps / RESUME)):
-        return found
-    end = read_object(steps.parent / TRAINING)
-    return {
-        **{name: end[name] for name in OF_EVERY_STEP if name in end},
-        "config": kept.get("config"),
-        "base_regions": kept.get("base"),
-    }
 
 
 def settings_of(told: Mapping[str, Any]) -> Mapping[str, Any]:

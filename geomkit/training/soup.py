@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from geomkit import adapters
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
-from geomkit.places import Place
+from geomkit.places import TRAINING, Place
 from geomkit.processing import Processor, load_processor
 from geomkit.prompts import prompts
 from geomkit.training.adapter import WEIGHTS, load_adapter
@@ -45,7 +45,6 @@ from geomkit.training.ingredients import (
     shared_regions,
 )
 from geomkit.training.merging import (
-    TRAINING,
     USUAL_PROMPT,
     copy_rest,
     settings_of,

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from geomkit import summary
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
-from geomkit.places import locate
+from geomkit.places import locate, training_of
 from geomkit.training import merging, rewriting
 from geomkit.training.adapter import adapt, load_adapter, save_adapter
 from geomkit.training.config import TrainConfig
@@ -265,7 +265,7 @@ def test_a_merged_checkpoint_still_says_what_its_training_saw(
     # what is trained on it begins anew: that record is not copied on
     train(replace(quick, method="full"), tmp_path / "m", pairs, tmp_path / "f")
     assert not (tmp_path / "f" / "merge.json").exists()
-    again = merging.record_of(tmp_path / "f")
+    again = training_of(tmp_path / "f")
     assert again["base_regions"] != made.base_regions
 
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from geomkit.analyze import trained_on
+from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import CheckpointError, TrainingError
 from geomkit.places import locate
 from geomkit.training.adapter import adapt, load_adapter, save_adapter
@@ -261,6 +263,8 @@ def test_steps_of_one_trajectory_are_a_soup_with_its_prompt(
     out = trained("lora", "base")
     made = soup([out / "checkpoints" / "checkpoint-2", out], tmp_path / "soup")
     assert (made.rank, made.notices) == (8, ())
+    step = load_checkpoint("step", str(out / "checkpoints" / "checkpoint-2")).record("", {})
+    assert trained_on([step, step]) == ("text",)
     told = record_of(tmp_path / "soup")
     assert (told["trained"], told["config"]["prompt"]) == (["text"], "lco")
     assert merge(tmp_path / "soup", base, tmp_path / "merged").merged == 14
