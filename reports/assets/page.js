@@ -201,6 +201,16 @@ function startPrint() {
   });
 }
 
+/** What scrolls sideways is a stop for the keyboard; what does not is none. */
+function startScrolling() {
+  const fit = (box) => {
+    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  };
+  const watch = new ResizeObserver((entries) => { for (const { target } of entries) fit(target); });
+  for (const box of document.querySelectorAll(".scroll[tabindex='0']")) watch.observe(box);
+}
+
 /** While a run is watched the page is written anew: load it again, unless somebody is reading on. */
 function startRefresh() {
   const every = Number(root.dataset.refresh) * 1000;
@@ -217,6 +227,7 @@ async function start() {
   startTheme();
   startNavigation();
   startPrint();
+  startScrolling();
   try {
     const data = JSON.parse(await unpack("data"));
     const report = unpackReport(data.report, data.packed);

@@ -36,7 +36,8 @@ function makeScatter(place, label, webgl, hooks) {
 
   function paint() {
     if (!side) return;
-    if (frame) painter.paint(frame, hooks.camera(), side, ratio);
+    // On a large screen a mark is larger too.
+    if (frame) painter.paint({ ...frame, radius: frame.radius * Math.max(1, side / 520) }, hooks.camera(), side, ratio);
     else if (painter.name === "canvas") base.getContext("2d").clearRect(0, 0, base.width, base.height);
     else painter.paint({ order: [], hidden: [], radius: 1 }, hooks.camera(), side, ratio);
     mark();

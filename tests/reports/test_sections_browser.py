@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from lxml import etree
 
+from geomkit.types import Interval
+from reports import words
 from reports.page import Target, write_report
 from tests.reports import fixture, pictures
 from tests.reports.conftest import Built, build
@@ -93,15 +98,114 @@ def test_csv_text_is_never_a_formula(visit: Any, tmp_path: Path) -> None:
     assert (row["note"], row["modality"]) == ("'=HYPERLINK(1)", "'-x")
 
 
-@pytest.mark.parametrize(("kind", "begins"), [("SVG", b"<svg"), ("PNG", b"\x89PNG")])
-def test_a_figure_is_saved_as_it_is_seen(visit: Any, kind: str, begins: bytes) -> None:
+BEGINS = {"SVG": b"<svg", "PNG": b"\x89PNG"}
+FIGURES = ("carried", "layers-0-1", "heat", "map-1", "pair-0", "spectrum-audio", "training-loss")
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_is_saved_as_picture_and_as_numbers(visit: Any, figure: str) -> None:
     own = visit(accept_downloads=True)
     own.ready()
-    own.page.locator("#carried").scroll_into_view_if_needed()
-    own.page.wait_for_selector("#carried.drawn")
-    group = own.page.get_by_role("group", name="Save Carried over", exact=False).first
-    content = saved(own, group.get_by_role("button", name=kind).click)
-    assert content.startswith(begins)
+    own.page.locator(f"#{figure}").scroll_into_view_if_needed()
+    menu = own.page.locator(f"figure:has(#{figure}) details.saves, #{figure} details.saves").first
+    got = {}
+    for kind in ("SVG", "PNG", "CSV", "JSON"):
+        menu.locator("summary").click()
+        got[kind] = saved(own, menu.get_by_role("button", name=kind, exact=True).click)
+        own.until("!document.querySelector('details.saves[open]')")
+    for kind, begins in BEGINS.items():
+        assert got[kind].startswith(begins)
+    assert etree.fromstring(got["SVG"]).tag.endswith("svg")
+    told, rows = json.loads(got["JSON"]), list(csv.DictReader(io.StringIO(got["CSV"].decode())))
+    assert len(told) == len(rows) > 0
+
+
+def test_what_is_saved_of_a_curve_is_in_the_report(visit: Any, built: Built) -> None:
+    own = visit(accept_downloads=True)
+    own.ready()
+    menu = own.page.locator("figure:has(#layers-0-1) details.saves")
+    menu.scroll_into_view_if_needed()
+    menu.locator("summary").click()
+    told = json.loads(saved(own, menu.get_by_role("button", name="JSON", exact=True).click))
+    analysis = built.numbers["analysis"]
+    expected = [
+        {"record": kind} | one
+        for kind in ("measurement", "difference")
+        for one in analysis[f"{kind}s"]
+        if (one["metric"], one["modality"]) == ("mean_cosine", "image")
+    ]
+    assert told == expected
+
+
+def test_the_drawing_of_the_heat_map_has_its_cells_and_words(visit: Any) -> None:
+    own = visit(accept_downloads=True, color_scheme="dark")
+    own.ready()
+    menu = own.page.locator("#heat details.saves")
+    menu.scroll_into_view_if_needed()
+    menu.locator("summary").click()
+    drawing = saved(own, menu.get_by_role("button", name="SVG", exact=True).click).decode()
+    words = own.page.locator("#heat-live tbody th").all_text_contents()
+    assert all(word in drawing for word in words)
+    assert drawing.count("<rect") > own.page.locator("#heat-live td button").count()
+    assert "color(" not in drawing  # only colours that every program reads
+
+
+def test_numbers_of_folded_measures_are_made_from_the_records(visit: Any, built: Built) -> None:
+    own = visit()
+    own.ready()
+    fold = own.page.locator("#family-drift")
+    fold.locator("> summary").click()
+    table = fold.locator("details.made").first
+    assert table.locator("td").count() == 0
+    table.locator("summary").click()
+    table.locator("td").first.wait_for()
+    drifts = [d for d in built.numbers["analysis"]["drifts"] if d["modality"] == "text"]
+    shown = table.locator("tbody tr td:nth-child(3)").all_text_contents()
+    assert shown[0] == "\u2013"
+    assert [float(text) for text in shown[1:]] == pytest.approx([d["value"] for d in drifts[1:]])
+
+
+def test_curves_are_those_of_the_report(visit: Any, built: Built) -> None:
+    own = visit()
+    own.ready()
+    own.page.locator("#layers-3-1").scroll_into_view_if_needed()
+    own.page.wait_for_selector("#layers-3-1.drawn")
+    told = own.page.evaluate(
+        "document.querySelector('#layers-3-1 .draw').data"
+        ".filter(t => t.name === 'base' || t.name === 'lco').map(t => [t.name, t.y, t.customdata])"
+    )
+    metric, kind = "alignment", "audio-text"
+    for name in ("base", "lco"):
+        expected = [
+            m
+            for m in built.numbers["analysis"]["measurements"]
+            if (m["metric"], m["modality"], m["checkpoint"]) == (metric, kind, name)
+            and m["value"] is not None
+        ]
+        own_values = [y for who, ys, _ in told if who == name for y in ys]
+        assert own_values == [m["value"] for m in expected]
+        texts = [text for who, _, own_texts in told if who == name for text in own_texts]
+        spans = [Interval(m["interval"]["low"], m["interval"]["high"]) for m in expected]
+        assert texts == [
+            words.with_interval(m["value"], span) for m, span in zip(expected, spans, strict=True)
+        ]
+
+
+def test_the_script_writes_numbers_as_the_tables_do(visit: Any) -> None:
+    own = visit()
+    own.ready()
+    rng = np.random.default_rng(0)
+    values = [0.0, 0.125, -0.375, 2.5, 1234567.0, -1e-7, 99999.5, 0.000123, 1000.0, 9.996, 0.65]
+    values += [float(v) for v in rng.normal(size=100) * 10.0 ** rng.integers(-6, 7, 100)]
+    assert own.page.evaluate(f"{values}.map(v => numberText(v))") == [
+        words.number(v) for v in values
+    ]
+    places = (
+        "[0, 1, 2, 3].flatMap(p => [0.125, 0.5, 1.5, 2.5, -0.25, 0.045].map(v => numberText(v, p)))"
+    )
+    assert own.page.evaluate(places) == [
+        words.number(v, p) for p in range(4) for v in (0.125, 0.5, 1.5, 2.5, -0.25, 0.045)
+    ]
 
 
 def test_on_a_phone_nothing_is_cut_off(visit: Any) -> None:
