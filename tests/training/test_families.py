@@ -17,9 +17,11 @@ from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
 from geomkit.training.adapter import adapt
 from geomkit.training.config import TrainConfig
+from geomkit.training.generation import Captions
 from geomkit.training.merging import merge
 from geomkit.training.pairs import TextPair
 from geomkit.training.scope import assert_scope, region_hashes, target_pattern
+from geomkit.training.soup import soup
 from geomkit.training.trainer import train
 from geomkit.types import Sample
 from tests.families import table
@@ -48,6 +50,14 @@ def fingerprints_of(folder: Path) -> dict[str, bytes]:
         for shard in sorted(folder.glob("*.safetensors"))
         for name, tensor in load_file(shard).items()
     }
+
+
+def told_to(family: str, samples: tuple[Sample, ...]) -> Captions:
+    """Captions of the media that a family reads."""
+    known = TABLE[family].modalities
+    shown = [s for s in samples if any(m in known for m in s.modalities() if m != "text")]
+    bare = [replace(s, **{m: None for m in s.modalities() if m not in known}) for s in shown]
+    return Captions(bare)
 
 
 def outside(model: nn.Module) -> list[str]:
@@ -109,18 +119,30 @@ def test_a_mixture_of_experts_gets_what_was_asked_and_no_tower(quick: TrainConfi
 
 @pytest.mark.parametrize("family", SHOWN)
 def test_train_capture_and_merge(
-    family: str, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+    family: str,
+    pairs: tuple[TextPair, ...],
+    held_out: tuple[Sample, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
 ) -> None:
-    base = saved(family)
-    record = train(replace(quick, steps=5), base, pairs, tmp_path / "lco", source=str(base))
+    base, told = saved(family), told_to(family, held_out)
+    config = replace(quick, steps=5)
+    record = train(config, base, pairs, tmp_path / "lco", source=str(base), captions=told)
     assert len(record.steps) == 5
     assert record.frozen_before == record.frozen_after
     assert record.trainable_outside == 0
     assert [n.kind for n in record.notices] == ["targets"] * (family == "qwen3_omni")
     captured = load_checkpoint("lco", str(tmp_path / "lco"))  # checks every tensor
     assert captured.record("", {}).training["adapter_sha"] == record.adapter_sha
-    merged = merge(tmp_path / "lco", base, tmp_path / "merged")
+    merged = merge(tmp_path / "lco", base, tmp_path / "merged", captions=told)
     assert merged.merged == record.lora_modules
+    # what it says before and after is what training measured on the same captions
+    assert {c.modality for c in merged.generation} == set(TABLE[family].modalities)
+    for ours, theirs in zip(merged.generation, record.generation, strict=True):
+        assert (ours.modality, ours.n) == (theirs.modality, theirs.n)
+        assert ours.before == pytest.approx(theirs.before, rel=1e-4)
+        assert ours.after == pytest.approx(theirs.after, rel=1e-4)
+        assert ours.after != ours.before
     assert {a.modality for a in merged.agreement} == set(TABLE[family].modalities)
     assert merged.generated >= 1
     after = region_hashes(load(tmp_path / "merged").model)
@@ -129,12 +151,17 @@ def test_train_capture_and_merge(
 
 
 @pytest.mark.parametrize("family", [*SHOWN[:-1], "qwen2_5_omni_full"])
-def test_full_training_is_written_as_a_checkpoint(
-    family: str, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+def test_full_training_is_written_as_a_checkpoint_and_averaged(
+    family: str,
+    pairs: tuple[TextPair, ...],
+    held_out: tuple[Sample, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
 ) -> None:
     # the full omni checkpoint has a talker too, whose norms are those of the thinker by value
-    base = saved(family)
-    record = train(replace(quick, method="full", steps=2), base, pairs, tmp_path / "full")
+    base, told = saved(family), told_to(family, held_out)
+    config = replace(quick, method="full", steps=2)
+    record = train(config, base, pairs, tmp_path / "full", captions=told)
     assert record.trainable_outside == 0
     assert {a.modality for a in record.agreement} == set(TABLE[family].modalities)
     after = region_hashes(load(tmp_path / "full").model)
@@ -144,6 +171,14 @@ def test_full_training_is_written_as_a_checkpoint(
     assert before.keys() == now.keys()
     assert not any("talker" in name for name in changed)
     assert any(name.endswith("norm.weight") and "layers" not in name for name in changed)
+    made = soup([base, tmp_path / "full"], tmp_path / "soup", names=("base", "full"), captions=told)
+    assert made.averaged == len(changed)
+    assert made.generated >= 1
+    losses = {(s.name, s.modality): s.loss for s in made.losses}
+    for change in record.generation:
+        assert losses["base", change.modality] == pytest.approx(change.before, rel=1e-4)
+        assert losses["full", change.modality] == pytest.approx(change.after, rel=1e-4)
+        assert losses["soup", change.modality] not in (change.before, change.after)
 
 
 @pytest.mark.parametrize("family", ["llava_next", "qwen3_vl", "gemma3n", "qwen2_audio"])
