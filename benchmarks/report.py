@@ -1,6 +1,7 @@
 """What a report costs: time to build, bytes, first paint, and a step of the layer slider.
 
-build    made-up records of 27 metrics at 29 sites of 2 checkpoints, 3 modalities: time and bytes
+build    all records and pictures of a made-up run: 29 sites of 2 checkpoints, 3 modalities, every
+         metric, probe, label bit, transfer, binding, drift and log (`madeup.py`): time and bytes
 open     the page in headless Chromium from a file: first paint, and when every control works
 slider   one step of the layer slider until the next frame is on the screen
 others   the smallest report of evidently and ydata-profiling on a table of as many rows: bytes
@@ -24,35 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # it is run as a script, from anywhere
 
-from geomkit.projection import Projection, SiteMap
-from geomkit.types import (
-    Analysis,
-    Better,
-    Difference,
-    Interval,
-    Measurement,
-    Modality,
-    Row,
-    Verdict,
-)
+from benchmarks import madeup
 from reports import write_report
 
-CHECKPOINTS = ("base", "lco")
-MODALITIES: tuple[Modality, ...] = ("text", "image", "audio")
-WITHIN = (
-    *("mean_cosine", "uniformity", "effective_rank", "mean_cosine_ablated", "cosine_contribution"),
-    *("mean_norm_share", "self_cluster", "participation_ratio", "iso_score", "rank_me"),
-    *("stable_rank", "spectral_decay", "vendi_score", "hubness", "robin_hood", "two_nn"),
-)
-BETWEEN = (
-    *("alignment", "modality_gap", "modality_gap_plug_in", "relative_modality_gap"),
-    *("mutual_knn", "cknna", "linear_cka", "linear_cka_ablated"),
-)
-RETRIEVED = ("retrieval_r1", "retrieval_r5", "retrieval_mrr")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 SHOWN = 1000
 STEPS = 10
@@ -93,81 +70,15 @@ class Opened:
     slowest: float
 
 
-def kinds() -> Iterator[tuple[str, str, Better]]:
-    """Every metric with every modality, pair or direction it is of."""
-    for metric in WITHIN:
-        for modality in MODALITIES:
-            yield metric, modality, "higher"
-    for metric in BETWEEN:
-        for modality in ("image-text", "audio-text"):
-            yield metric, modality, "lower"
-    for metric in RETRIEVED:
-        for modality in ("image->text", "text->image", "audio->text", "text->audio"):
-            yield metric, modality, "higher"
-
-
-def around(value: float) -> Interval:
-    """An interval about a value."""
-    return Interval(value - 0.0123456789, value + 0.0123456789, 0.95, "row means, 999 groups", 999)
-
-
-def analysis(sites: tuple[str, ...], samples: int) -> Analysis:
-    """Records of full precision: digits are what a page is made of."""
-    rng = np.random.default_rng(0)
-    measurements, differences, verdicts = [], [], []
-    for metric, modality, better in kinds():
-        for site in sites:
-            before, change = rng.normal(size=2)
-            for name, value in zip(CHECKPOINTS, (before, before + change), strict=True):
-                measurements.append(
-                    Measurement(
-                        metric, name, site, modality, value, around(value), 0.0, better, samples
-                    )
-                )
-            differences.append(
-                Difference(
-                    metric, *CHECKPOINTS, site, modality, change, around(change), better, samples,
-                    "", around(change),
-                )
-            )  # fmt: skip
-        verdicts.append(Verdict(metric, modality, "untrained", "PASS", f"{metric} of {modality}."))
-    return Analysis(
-        "geomkit-analysis/1", "0" * 64, "made up", CHECKPOINTS, sites, MODALITIES,
-        ("image-text", "audio-text"), ("text",), "Made-up records.", tuple(verdicts[:20]),
-        tuple(measurements), tuple(differences), (), (), (), {},
-    )  # fmt: skip
-
-
-def rows(samples: int) -> tuple[Row, ...]:
-    """Samples with a caption as long as they come."""
-    return tuple(
-        Row(
-            i * len(MODALITIES) + j, f"sample-{i:06d}", modality, "0" * 64, f"group-{i}",
-            f"a picture or a sound of thing {i}, with some more words to say about it",
-            {"label": f"class {i % 8}"},
-        )
-        for i in range(samples)
-        for j, modality in enumerate(MODALITIES)
-    )  # fmt: skip
-
-
-def projection(sites: tuple[str, ...], plan: tuple[Row, ...]) -> Projection:
-    """Coordinates of at most so many rows a modality, as a run's projection has them."""
-    rng = np.random.default_rng(1)
-    shown = plan[: SHOWN * len(MODALITIES)]
-    shape = (len(CHECKPOINTS), len(shown), 2)
-    maps = [SiteMap(site, rng.normal(size=shape).astype(np.float32), (0.4, 0.2)) for site in sites]
-    chosen = tuple(row.index for row in shown)
-    return Projection("pca", "last", CHECKPOINTS, chosen, len(plan), tuple(maps))
-
-
 def build(folder: Path, count: int, samples: int) -> tuple[Path, float]:
-    """The page of so many sites and samples, and the seconds it took, records not counted."""
-    sites = ("embed", *(f"block_{i:02d}" for i in range(count - 2)), "final_norm")
-    records, plan = analysis(sites, samples), rows(samples)
-    shown = projection(sites, plan)
+    """The page of so many sites and samples, and the seconds it took, its records not counted."""
+    sites, plan = madeup.sites_of(count), madeup.rows(samples)
+    records = madeup.records(sites, samples)
+    album = madeup.album(sites, plan)
     start = time.perf_counter()
-    page = write_report(records, shown, plan, {}, folder / f"report-{samples}.html")
+    page = write_report(
+        records, album.projection, plan, {}, folder / f"report-{samples}.html", album=album
+    )
     return page, time.perf_counter() - start
 
 
