@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -55,6 +56,7 @@ NOT_NEGATIVE = (
     "warmup_steps", "weight_decay", "workers", "seed",
 )  # fmt: skip
 USUAL_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LARGEST_SEED = 2**32 - 1  # of numpy
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial")
 """Schedules that need no further numbers."""
 
@@ -124,6 +126,7 @@ class TrainConfig:
         if not self.targets:
             raise UsageError("Expected at least one layer name in targets, got none.")
         self._check_method()
+        self._check_sizes()
 
     def _check_method(self) -> None:
         """Refuse options that would do nothing with the method."""
@@ -149,6 +152,18 @@ class TrainConfig:
                 "Expected --qlora without --train-towers, got both: the result would be a "
                 "checkpoint, and weights of 4 bits cannot be written back into its files."
             )
+
+    def _check_sizes(self) -> None:
+        """Refuse numbers that are too large to mean anything."""
+        for name in (f.name for f in fields(self)):
+            if getattr(self, name) in (math.inf, -math.inf):
+                raise UsageError(f"Expected a finite {name}, got {getattr(self, name)}.")
+        if 0 < self.spike <= 1:
+            raise UsageError(f"Expected spike above 1, or 0 for off, got {self.spike}.")
+        if self.collapse > 1:
+            raise UsageError(f"Expected collapse in [0, 1], got {self.collapse}.")
+        if self.seed > LARGEST_SEED:
+            raise UsageError(f"Expected seed of {LARGEST_SEED} or less, got {self.seed}.")
 
     @classmethod
     def of(cls, preset: str = "lco-text", **overrides: Any) -> TrainConfig:

@@ -19,9 +19,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import set_seed
+from transformers.integrations import (
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+)
 
 from geomkit.checkpoints import Checkpoint, load_checkpoint
-from geomkit.errors import TrainingError, UsageError
+from geomkit.errors import MissingExtra, TrainingError, UsageError
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent
 from geomkit.prompts import control_tokens, cut, prompts
@@ -327,6 +331,22 @@ def _check(config: TrainConfig, pairs: Pairs) -> None:
             f"Expected dtype float32 or auto where whole weights train, got {config.dtype}."
         )
     prompts(config.prompt)
+    _check_reports(config.report_to)
+
+
+def _check_reports(name: str) -> None:
+    """Refuse a place to report to that is not there; the library looks only when it begins."""
+    if name in ("none", "all", "flyte"):  # of the last nobody can say from outside
+        return
+    try:
+        get_reporting_integration_callbacks([name])
+    except ValueError as cause:
+        raise UsageError(f"Expected a place to report to, got {name!r}: {cause}") from cause
+    if name not in get_available_reporting_integrations():
+        raise MissingExtra(
+            f"Expected {name} to report to, it is not installed: pip install {name}, or leave "
+            "--report-to out."
+        )
 
 
 def _check_mixed(config: TrainConfig, mixed: Sequence[Sample]) -> None:

@@ -75,6 +75,28 @@ def test_a_leak_into_a_tower_is_caught_before_the_first_step(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "sentence"),
+    [
+        (("--report-to", "foo"), 2, "Expected a place to report to, got 'foo'"),
+        (("--report-to", "mlflow"), 4, "Expected mlflow to report to, it is not installed"),
+        (("--seed", "99999999999"), 2, "Expected seed of 4294967295 or less"),
+        (("--out", "file"), 3, "Expected file to be new or empty"),
+        (("--out", "file/lco"), 3, "Expected a folder file/lco that can be written"),
+        (("--out", "."), 3, ". is a disk or where you are"),
+        (("--out", "x" * 250), 3, "File name too long"),
+        (("--method", "clip", "--train-towers", "--qlora"), 2, "--qlora without --train-towers"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    train: Command, tmp_path: Path, given: tuple[str, ...], code: int, sentence: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    got, said = train(*given)
+    assert (got, sentence in said) == (code, True), said
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 PROGRAM = """
 import os, signal, sys
 from geomkit import cli

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -60,6 +61,14 @@ def test_an_unknown_preset_is_refused() -> None:
         ("steps", -5, "steps of 0 or more"),
         ("workers", -1, "workers of 0 or more"),
         ("seed", -1, "seed of 0 or more"),
+        ("seed", 2**32, "seed of 4294967295 or less"),
+        ("temperature", math.inf, "a finite temperature"),
+        ("learning_rate", math.inf, "a finite learning_rate"),
+        ("epochs", math.inf, "a finite epochs"),
+        ("max_grad_norm", math.inf, "a finite max_grad_norm"),
+        ("spike", math.inf, "a finite spike"),
+        ("spike", 0.5, "spike above 1, or 0 for off"),
+        ("collapse", 1.5, r"collapse in \[0, 1\]"),
     ],
 )
 def test_values_that_a_library_would_refuse_later_are_refused_now(field, value, told):
