@@ -57,6 +57,7 @@ class Job:
     arm: Arm
     pairs: Sequence[TextPair] | Sequence[Sample]
     kept: Path | None = None  # the folder of kept steps
+    logs: Path | None = None  # where a logger writes that needs a folder; beside the kept steps
     base: str = ""  # the name of the base, for adapters that are kept
     saying: str = DESCRIBE["text"]
     watched: Sequence[Sample] = ()  # the probe set
@@ -176,7 +177,7 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
     with tempfile.TemporaryDirectory() as scratch:  # the library makes a folder in any case
         trainer = _Trainer(
             model=model,
-            args=arguments_of(job, job.kept or Path(scratch), model.device.type),
+            args=arguments_of(job, job.kept or job.logs or Path(scratch), model.device.type),
             train_dataset=_table(job),
             loss=loss,
             callbacks=callbacks,
@@ -185,7 +186,14 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
         trainer.add_callback(_Ticker(progress))
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
         last = last_step(job.kept)
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        try:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        except torch.OutOfMemoryError as cause:
+            raise TrainingError(
+                f"Expected step {trainer.state.global_step + 1} to fit into memory, it did not: "
+                f"lower --mini-batch (now {config.mini_batch}) or --max-tokens, or add "
+                "--gradient-checkpointing."
+            ) from cause
     notices = (*guard.notices, *(collapse.notices if watch is not None else ()))
     return _fitted(config, trainer.state.log_history, notices, 0 if last is None else number(last))
 

@@ -19,7 +19,7 @@ from geomkit.training.record import RECORD
 from geomkit.vetting import read_object
 
 PURPOSE = "training"
-KEPT, RESUME = "checkpoints", "resume.json"
+KEPT, RESUME, LOGS = "checkpoints", "resume.json", "logs"
 STEP = "checkpoint-"
 TRAINABLE = "trainable.safetensors"
 WHOLE = "whole"  # written last into a kept step
@@ -97,9 +97,9 @@ def number(folder: Path) -> int:
 
 
 def begin_again(result: Path) -> None:
-    """Take away what a killed process had written of the result; kept steps stay."""
+    """Take away what a killed process had written of the result; kept steps and logs stay."""
     for path in result.iterdir():
-        if path.name != KEPT:
+        if path.name not in (KEPT, LOGS):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -48,7 +48,7 @@ from geomkit.training.merging import base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
 from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
 from geomkit.training.record import RECORD, SCHEMA, TrainingRecord
-from geomkit.training.resuming import PURPOSE, begin_again, check_same, finish, worth_keeping
+from geomkit.training.resuming import LOGS, PURPOSE, begin_again, check_same, finish, worth_keeping
 from geomkit.training.scaffold import scaffold
 from geomkit.training.scope import region_hashes
 from geomkit.training.states import last_states
@@ -139,6 +139,7 @@ def _train(given: _Given, result: Path, progress: Progress) -> TrainingRecord:
         arm,
         given.pairs,
         kept=kept,
+        logs=result / LOGS if config.report_to in ("tensorboard", "all") else None,
         base=given.source or given.base,
         saying=captions.instructions["text"],
         watched=given.watched,

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from geomkit.errors import TrainingError, UsageError
-from geomkit.training import trainer
+from geomkit.training import fitting, trainer
 from geomkit.training.adapter import load_adapter
 from geomkit.training.config import TrainConfig
+from geomkit.training.embedder import DecoderEmbedder
 from geomkit.training.fitting import Job
 from geomkit.training.generation import Captions
 from geomkit.training.pairs import PairSet, TextPair
@@ -163,6 +164,62 @@ def test_an_exploding_training_stops(
 ) -> None:
     with pytest.raises(TrainingError, match="finite loss"):
         train(replace(quick, learning_rate=1e30, steps=10), base, pairs, tmp_path / "a")
+
+
+def test_what_does_not_fit_into_memory_says_what_to_lower(
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(DecoderEmbedder, "forward", full)
+    with pytest.raises(TrainingError, match=r"step 1 to fit into memory.*--mini-batch \(now 8\)"):
+        train(quick, base, pairs, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("save_steps", [0, 2])
+def test_what_a_logger_writes_stays_beside_the_result(
+    save_steps: int,
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    quick: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = fitting.arguments_of
+
+    def written(job: Job, folder: Path, device: str) -> Any:
+        (folder / "runs").mkdir(parents=True)
+        (folder / "runs" / "curve").touch()
+        silent = replace(job, config=replace(job.config, report_to="none"))
+        return honest(silent, folder, device)
+
+    monkeypatch.setattr(fitting, "arguments_of", written)
+    monkeypatch.setattr(trainer, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    config = replace(quick, report_to="tensorboard", save_steps=save_steps, geometry_every=0)
+    train(config, base, pairs, tmp_path / "a")
+    assert [p.parent.name for p in (tmp_path / "a").rglob("curve")] == ["runs"]
+
+
+def test_two_trainings_into_one_folder_are_one_too_many(
+    base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    told = []
+
+    def meanwhile(_stage: str, done: int, _total: int) -> None:
+        if done == 1:
+            with pytest.raises(TrainingError, match=r"one process to write .*another one is at it"):
+                train(quick, base, pairs, tmp_path / "a")
+            told.append(done)
+
+    train(quick, base, pairs, tmp_path / "a", progress=meanwhile)
+    assert told == [1]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_too_few_pairs(base: Path, quick: TrainConfig, tmp_path: Path) -> None:
