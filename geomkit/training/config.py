@@ -139,6 +139,11 @@ class TrainConfig:
             raise UsageError(
                 f"Expected a schedule of {', '.join(SCHEDULES)}, got {self.schedule!r}."
             )
+        if self.schedule == "constant" and self.warmup_steps:
+            raise UsageError(
+                f"Expected no warm-up with schedule constant, got warmup_steps {self.warmup_steps}:"
+                " set that to 0, or take constant_with_warmup."
+            )
         if self.train_towers and self.method != "clip":
             raise UsageError(f"Expected --train-towers with method clip, got {self.method}.")
         if self.kl and self.method in ("linear", "clip"):
