@@ -62,6 +62,11 @@ class ProvenanceMismatch(GeomkitError):
 class DegenerateInput(GeomkitError, ValueError):
     """A metric is not defined on these rows: constant, too few, rank zero or not finite."""
 
+    def kept(self) -> DegenerateInput:
+        """Itself as a result, without the frames it came through and the arrays they hold."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
 
 class MissingExtra(GeomkitError):
     """An optional dependency is missing; the message names the `pip install`."""

@@ -119,7 +119,7 @@ def binding(sides: Mapping[Modality, Moved]) -> Mapping[Modality, Cells]:
         try:
             given = foretell(tested, _sound(law), _sound(own))
         except DegenerateInput as flaw:
-            cells[modality] = dict.fromkeys(_names(modality), flaw)
+            cells[modality] = dict.fromkeys(_names(modality), flaw.kept())
             continue
         units = {name: _unit(states) for name, states in given.states()}
         cells[modality] = _explained(given) | _reached(given) | _reproduced(tested, units)
@@ -134,14 +134,14 @@ def _map(seen: Moved) -> AffineMap | DegenerateInput:
     try:
         return map_of(seen)
     except DegenerateInput as flaw:
-        return flaw
+        return flaw.kept()
 
 
 def _unit(states: Rows) -> Rows | DegenerateInput:
     try:
         return np.asarray(directions(states))
     except DegenerateInput as flaw:
-        return flaw
+        return flaw.kept()
 
 
 def _names(modality: Modality, quantities: Collection[str] = tuple(QUANTITIES)) -> list[Name]:
@@ -166,7 +166,7 @@ def _explained(given: Foretold) -> Cells:
             values = _with_differences(scores)
             cells |= {(q, p): (values[p].value, interval(values[p])) for q, p in names}
         except DegenerateInput as flaw:
-            cells |= dict.fromkeys(names, flaw)
+            cells |= dict.fromkeys(names, flaw.kept())
     return cells
 
 
@@ -177,7 +177,7 @@ def _reached(given: Foretold) -> Cells:
         values = _with_differences(reach(given))
         return {(q, p): (values[p].value, interval(values[p])) for q, p in names}
     except DegenerateInput as flaw:
-        return dict.fromkeys(names, flaw)
+        return dict.fromkeys(names, flaw.kept())
 
 
 def _reproduced(tested: Moved, units: Units) -> Cells:
@@ -189,7 +189,7 @@ def _reproduced(tested: Moved, units: Units) -> Cells:
             scores = {p: metric(_sound(u), tested.clusters) for p, u in units.items()}
             cells |= _fractions(names, scores)
         except DegenerateInput as flaw:
-            cells |= dict.fromkeys(names, flaw)
+            cells |= dict.fromkeys(names, flaw.kept())
     return cells
 
 
@@ -206,7 +206,7 @@ def _retrieved(captions: Moved, asking: Units, tested: Moved, units: Units) -> C
         }
         return _fractions(names, scores)
     except DegenerateInput as flaw:
-        return dict.fromkeys(names, flaw)
+        return dict.fromkeys(names, flaw.kept())
 
 
 def _sound(found: T | DegenerateInput) -> T:

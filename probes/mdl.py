@@ -63,7 +63,7 @@ def compression(task: Task, sent: Message, penalty: float = PENALTY) -> Result:
         task.require()
         bits = code_lengths(task, sent, penalty)
     except DegenerateInput as flaw:
-        return flaw
+        return flaw.kept()
     uniform = float(np.log2(len(np.unique(task.labels))))
     value = uniform / float(bits.mean())
     chance = uniform / float(prior_lengths(task.labels, sent.blocks).mean())

@@ -76,7 +76,7 @@ def separability(heap: Mixture, config: ProbeConfig) -> Result:
             )
         right = told_apart(heap, config)
     except DegenerateInput as flaw:
-        return flaw
+        return flaw.kept()
     asked = [g for g, out in zip(heap.groups, heap.held_out, strict=True) if out]
     return from_scores(right, codes(len(asked), asked), chance=0.5)
 

@@ -38,4 +38,4 @@ class Metric(Generic[Of]):
         try:
             return self.estimate(subject)
         except DegenerateInput as flaw:
-            return flaw
+            return flaw.kept()

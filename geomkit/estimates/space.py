@@ -129,7 +129,7 @@ class Space:
         try:
             _ = self.unit, self.centred
         except DegenerateInput as flaw:
-            return flaw
+            return flaw.kept()
         return None
 
     @cached_property
