@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -322,3 +323,74 @@ def test_a_kept_result_that_cannot_be_read_is_named_and_loses_no_other(
     found.to_json()
     kept.unlink()
     assert benchmark(TWO[:1], asked, tmp_path, CONFIG).failed == ()
+
+
+def states_of(name: str, rows: list[dict[str, Any]], suite: Path, out: Path) -> dict[Any, Any]:
+    """(Id, modality) -> unit state of a capture of these rows."""
+    data = suite / f"{out.name}.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = CheckpointSpec(name, name)
+    run = capture_run([spec], load_samples(data)[1], out, CONFIG)
+    found = {}
+    for modality in {row.modality for row in run.plan.rows}:
+        own = run.activations(name, "final_norm", modality)
+        for row, state in zip(own.rows, own.states, strict=True):
+            found[row.id, modality] = state / np.linalg.norm(state)
+    return found
+
+
+def ranks(queries: list[Any], gallery: list[Any]) -> list[int]:
+    """Rank of item i among all for query i."""
+    cosines = np.array(queries) @ np.array(gallery).T
+    return [int((row >= row[i]).sum()) for i, row in enumerate(cosines)]
+
+
+@pytest.mark.parametrize("name", ["base", "lco"])
+def test_text_pairs_and_pages_have_the_numbers_of_a_computation_by_hand(
+    name: str, suite: Path, tmp_path: Path
+) -> None:
+    said = [json.loads(line) for line in (suite / "scenes.jsonl").read_text().splitlines()]
+    words = [row["text"] for row in said]
+    pairs = suite / "by-hand.jsonl"
+    told = [{"anchor": a, "positive": b} for a, b in pairwise(words[:9])]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in told))
+    pages = suite / "pages-by-hand.jsonl"
+    shown = [{"id": f"{i}", "image": f"{i}.png", "text": words[i]} for i in range(6)]
+    del shown[4]["text"], shown[5]["text"]  # pages that nobody asks for
+    pages.write_text("".join(json.dumps(row) + "\n" for row in shown))
+    spec = (CheckpointSpec(name, name),)
+    found = benchmark(spec, [f"local:{pairs}", f"seadoc:{pages}"], tmp_path / "out", CONFIG)
+    got = {score.task: score for score in found.scores}
+
+    texts = [{"id": f"t{i}", "text": text} for i, text in enumerate(words[:9])]
+    text = states_of(name, texts, suite, tmp_path / "texts")
+    own = [text[f"t{i}", "text"] for i in range(9)]
+    first = np.mean([rank == 1 for rank in ranks(own[:8], own[1:])])
+    assert got["local-by-hand-text-text"].value == pytest.approx(first)
+
+    states = states_of(name, shown, suite, tmp_path / "pages")
+    asked = [states[f"{i}", "text"] for i in range(4)]
+    place = ranks(asked, [states[f"{i}", "image"] for i in range(6)])
+    gain = np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in place])
+    assert (got["SeaDoc"].metric, got["SeaDoc"].value) == (
+        "ndcg_at_10",
+        pytest.approx(gain, abs=1e-5),
+    )
+    assert got["SeaDoc"].recall_1 == pytest.approx(np.mean([rank == 1 for rank in place]))
+
+
+def test_other_weights_under_one_name_are_other_results(suite: Path, tmp_path: Path) -> None:
+    asked = names(suite)[1:]
+    for source in ("base", "lco"):
+        benchmark([CheckpointSpec("mine", source)], asked, tmp_path, CONFIG)
+    kept = list(tmp_path.rglob("local-pairs-text-text.json"))
+    assert len({path.parent.name.partition("-")[0] for path in kept}) == len(kept) == 2
+    # and other data under one name are another result, of the same weights
+    table = suite / "changes.jsonl"
+    for text in ("one red disc", "no disc at all"):
+        rows = [{"anchor": "a red circle", "positive": text}, {"anchor": "b", "positive": "c"}]
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = benchmark(TWO[:1], [f"local:{table}"], tmp_path, CONFIG)
+        (path,) = tmp_path.rglob("local-changes-text-text.json")
+        assert json.loads(path.read_text())["dataset_revision"] == found.scores[0].revision
+    assert found.failed == ()
