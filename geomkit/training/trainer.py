@@ -6,8 +6,6 @@ are the scope, the prompt, the mask on false negatives, the guards and the proof
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,20 +17,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import set_seed
-from transformers.integrations import (
-    get_available_reporting_integrations,
-    get_reporting_integration_callbacks,
-)
 
 from geomkit.checkpoints import Checkpoint, load_checkpoint
-from geomkit.errors import MissingExtra, TrainingError, UsageError
+from geomkit.errors import TrainingError
 from geomkit.processing import Processor, load_processor
 from geomkit.progress import Progress, silent
-from geomkit.prompts import control_tokens, cut, prompts
+from geomkit.prompts import cut, prompts
 from geomkit.store.files import write_atomic
 from geomkit.store.records import from_json
 from geomkit.training import quantising
-from geomkit.training.columns import MARK
+from geomkit.training.checking import check, how_many_are_cut, refuse_control_tokens, texts_of
 from geomkit.training.config import TrainConfig
 from geomkit.training.fitting import Fit, Job, fit
 from geomkit.training.generation import (
@@ -43,7 +37,7 @@ from geomkit.training.generation import (
     generative_losses,
 )
 from geomkit.training.guards import Notice
-from geomkit.training.media import MEDIA, MediaSet, Pairs, check_filled, shows, visible_only
+from geomkit.training.media import MEDIA, MediaSet, Pairs, check_filled, visible_only
 from geomkit.training.merging import base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
 from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
@@ -84,8 +78,7 @@ def train(
         TrainingError: pairs that do not fit, an `out` in use, a leak, a training that went wrong.
     """
     mixed = pairs.media if isinstance(pairs, PairSet) else ()
-    _check(config, pairs)
-    _check_mixed(config, mixed)
+    check(config, pairs, mixed)
     given = _Given(config, str(base), pairs, tuple(mixed), tuple(watched), captions, source)
     with scaffold(out, PURPOSE, keeps=worth_keeping) as result:
         return _train(given, result, progress)
@@ -117,7 +110,7 @@ def _train(given: _Given, result: Path, progress: Progress) -> TrainingRecord:
     """Train, prove and write to `result`, the record last."""
     config, captions = given.config, given.captions
     checkpoint, processor = load_base(config, given.base)
-    _refuse_control_tokens((*given.pairs, *given.mixed), processor)
+    refuse_control_tokens((*given.pairs, *given.mixed), processor)
     given = _visible(given, processor, progress)
     if config.shuffle_pairs:
         given = replace(given, pairs=_shuffled(given))
@@ -214,7 +207,7 @@ def _check_finite(job: Job) -> None:
 
 
 def _short(job: Job, pair: TextPair | Sample) -> Sample:
-    text, _ = cut(job.processor.tokenizer, _texts(pair)[0], job.config.max_tokens)
+    text, _ = cut(job.processor.tokenizer, texts_of(pair)[0], job.config.max_tokens)
     return Sample("a pair", text=text)
 
 
@@ -265,7 +258,7 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         geometry=done.geometry,
         epochs=done.epochs,
         notices=(*_absent(job.arm.absent), *done.notices),
-        cut=_cut(everything, job.processor, config.max_tokens),
+        cut=how_many_are_cut(everything, job.processor, config.max_tokens),
         null=NULL if config.shuffle_pairs else "",
     )
 
@@ -314,75 +307,6 @@ def _dtype(config: TrainConfig) -> str:
     return "bfloat16" if on_gpu and not writes_checkpoint(config) else "float32"
 
 
-def _check(config: TrainConfig, pairs: Pairs) -> None:
-    """Refuse what can be refused before the model is loaded."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError(
-            "Expected one process, got WORLD_SIZE above 1: start without a launcher; gradient "
-            "caching makes any batch fit one device."
-        )
-    if len(pairs) < config.batch:
-        raise TrainingError(
-            f"Expected at least {config.batch} pairs to fill one batch, got {len(pairs)}: lower "
-            "batch or bring more pairs."
-        )
-    _check_kind(config, pairs)
-    if writes_checkpoint(config) and config.dtype not in ("auto", "float32"):
-        raise UsageError(
-            f"Expected dtype float32 or auto where whole weights train, got {config.dtype}."
-        )
-    prompts(config.prompt)
-    _check_reports(config.report_to)
-
-
-def _check_reports(name: str) -> None:
-    """Refuse a place to report to that is not there; the library looks only when it begins."""
-    if name in ("none", "all", "flyte"):  # of the last nobody can say from outside
-        return
-    try:
-        get_reporting_integration_callbacks([name])
-    except ValueError as cause:
-        raise UsageError(f"Expected a place to report to, got {name!r}: {cause}") from cause
-    if name not in get_available_reporting_integrations():
-        raise MissingExtra(
-            f"Expected {name} to report to, it is not installed: pip install {name}, or leave "
-            "--report-to out."
-        )
-
-
-def _check_mixed(config: TrainConfig, mixed: Sequence[Sample]) -> None:
-    if not mixed:
-        return
-    if config.method not in ("lora", "full") or config.speaks or config.shuffle_pairs:
-        raise UsageError(
-            f"Expected samples to be mixed in with plain method lora or full, got {config.method}"
-            f"{' with kl' * (config.kl > 0)}{' and shuffled pairs' * config.shuffle_pairs}."
-        )
-    if odd := next((s for s in mixed if not (s.text and shows(s))), None):
-        raise TrainingError(
-            f"Expected a medium and a text in every sample that is mixed in, {odd.id} lacks one."
-        )
-
-
-def _check_kind(config: TrainConfig, pairs: Pairs) -> None:
-    texts = [pair for pair in pairs if isinstance(pair, TextPair)]
-    if config.method == "clip":
-        usable = [s for s in pairs if isinstance(s, Sample) and s.text and shows(s)]
-        if len(usable) == len(pairs):
-            return
-        raise TrainingError(
-            f"Expected a medium and a text in every sample for method clip, got {len(usable)} of "
-            f"{len(pairs)}: give a manifest of images or sounds with captions."
-        )
-    negatives = sum(pair.negative is not None for pair in texts)
-    if len(texts) < len(pairs):
-        raise TrainingError(f"Expected text pairs for method {config.method}, got samples.")
-    if 0 < negatives < len(pairs):
-        raise TrainingError(
-            f"Expected a hard negative in every pair or in none, got {negatives} of {len(pairs)}."
-        )
-
-
 def _some(pairs: Pairs) -> tuple[Sample, ...]:
     """A probe set of the pairs' own first texts, or samples."""
     first: Sequence[TextPair | Sample] = pairs[:PROBES]
@@ -390,36 +314,6 @@ def _some(pairs: Pairs) -> tuple[Sample, ...]:
         Sample(f"pair-{k}", text=p.anchor, group=p.group) if isinstance(p, TextPair) else p
         for k, p in enumerate(first)
     )
-
-
-def _cut(pairs: Sequence[TextPair | Sample], processor: Processor, limit: int) -> int:
-    """How many texts are longer than what is read of them."""
-    texts = (text for pair in pairs for text in _texts(pair))
-    long = (text for text in texts if len(text.encode()) > limit)  # a token has a byte or more
-    return sum(cut(processor.tokenizer, text, limit)[1] for text in long)
-
-
-def _texts(pair: TextPair | Sample) -> tuple[str, ...]:
-    if isinstance(pair, Sample):
-        return (pair.text or "",)
-    return (pair.anchor, pair.positive, pair.negative or "")
-
-
-def _refuse_control_tokens(pairs: Sequence[TextPair | Sample], processor: Processor) -> None:
-    """Raise when a text holds a token that the model obeys: better now than at step 4,000.
-
-    Raises:
-        TrainingError: naming the pair and the token.
-    """
-    words = (MARK, *control_tokens(processor.tokenizer))
-    tokens = re.compile("|".join(map(re.escape, words)))
-    for number, pair in enumerate(pairs, 1):
-        for text in _texts(pair):
-            if found := tokens.search(text):
-                raise TrainingError(
-                    f"Expected plain text, pair {number} holds the control token {found[0]}, which "
-                    "would be obeyed and not read: remove the pair."
-                )
 
 
 def _without(hashes: Mapping[str, str], free: Collection[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from geomkit.errors import TrainingError, UsageError
-from geomkit.training import fitting, trainer
+from geomkit.training import checking, fitting, trainer
 from geomkit.training.adapter import load_adapter
 from geomkit.training.config import TrainConfig
 from geomkit.training.embedder import DecoderEmbedder
@@ -200,7 +200,7 @@ def test_what_a_logger_writes_stays_beside_the_result(
         return honest(silent, folder, device)
 
     monkeypatch.setattr(fitting, "arguments_of", written)
-    monkeypatch.setattr(trainer, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setattr(checking, "get_available_reporting_integrations", lambda: ["tensorboard"])
     config = replace(quick, report_to="tensorboard", save_steps=save_steps, geometry_every=0)
     train(config, base, pairs, tmp_path / "a")
     assert [p.parent.name for p in (tmp_path / "a").rglob("curve")] == ["runs"]
