@@ -286,6 +286,7 @@ class States:
 
     def states(self, checkpoint: str, site: str, pooling: str = "last") -> Any:
         """A sample's meaning, stronger with depth and later; a modality's place; chance."""
+        assert pooling == "last"
         late, depth = CHECKPOINTS.index(checkpoint), self.sites.index(site) / len(self.sites)
         noise = np.random.default_rng([self.sites.index(site), late])
         fixed = np.random.default_rng(7)

@@ -1,21 +1,32 @@
 """Records as columns: a name once instead of once a record, words once, equal runs as one.
 
-    {"count": n, "columns": {name: column}}     column: {"is": value}                all alike
-                                                        {"words": [...], "runs": [...]}  few values
-                                                        [...]                        any other
+    {"count": n, "columns": {name: column}}
 
-A record inside a record becomes columns "outer.inner", and "outer" says where there is one.
+    {"is": value}                                               all are alike
+    {"words": [...], "runs": [word, count, ...]}                few values
+    {"middle": name, "low": name, "steps": "=+-x.", "rest": [...]}   upper ends of intervals
+    [...]                                                       any other
+
+Most intervals lie evenly about their value: the upper end is the lower one mirrored, up to a step
+of the last digit. "steps" tells which; "x" takes a number from "rest", "." is none. A record inside
+a record becomes columns "outer.inner", and "outer" says where there is one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
+from reports.payload import DIGITS
+
 Record = Mapping[str, Any]
 INSIDE = "."
+LOW, HIGH = ".low", ".high"
+MIDDLES = ("value", "accuracy", "selectivity", "ratio", "closed_ratio")
+STEPS = {"=": 0, "+": 1, "-": -1}
 TABLES = (
     *("measurements", "differences", "probes", "probe_differences"),
     *("transfers", "bindings", "drifts", "verdicts"),
@@ -29,9 +40,10 @@ def packed_columns(records: Sequence[Record]) -> dict[str, Any]:
     """The records of one kind as columns."""
     flat = [dict(flattened(record)) for record in records]
     names = dict.fromkeys(name for record in flat for name in record)
+    values = {name: [record.get(name) for record in flat] for name in names}
     return {
         "count": len(flat),
-        "columns": {name: column([record.get(name) for record in flat]) for name in names},
+        "columns": {name: mirrored(name, values) or column(values[name]) for name in names},
     }
 
 
@@ -59,6 +71,45 @@ def flattened(record: Record) -> list[tuple[str, Any]]:
     return found
 
 
+def mirrored(name: str, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
+    """An upper end as the lower one mirrored; None where that is not so for most records."""
+    low = f"{name.removesuffix(HIGH)}{LOW}"
+    if not name.endswith(HIGH) or low not in columns:
+        return None
+    found = []
+    for middle in (m for m in MIDDLES if m in columns):
+        rest: list[float] = []
+        steps = ""
+        for ends in zip(columns[middle], columns[low], columns[name], strict=True):
+            steps += step(*ends)
+            rest += [ends[-1]] if steps[-1] == "x" else []
+        found.append({"middle": middle, "low": low, "steps": steps, "rest": rest})
+    best = min(found, key=lambda one: len(one["rest"]), default=None)
+    return best if best and 2 * len(best["rest"]) < len(columns[name]) else None
+
+
+def step(middle: float | None, low: float | None, high: float | None) -> str:
+    """How far an upper end is from its mirror: none, a step of the last digit, or x."""
+    if high is None:
+        return "."
+    if middle is None or low is None:
+        return "x"
+    near = 2 * middle - low
+    told = mirror(middle, low)
+    unit = Decimal(10) ** (int(f"{near:.{DIGITS - 1}e}".partition("e")[2]) - DIGITS + 1)
+    if abs(Decimal(near) - Decimal(repr(told))) * 2 == unit:
+        return "x"  # a tie, which not every language rounds alike
+    return next((sign for sign, by in STEPS.items() if mirror(middle, low, by) == high), "x")
+
+
+def mirror(middle: float, low: float, by: int = 0) -> float:
+    """The lower end on the other side of the middle, `by` steps of its last digit further."""
+    near = f"{2 * middle - low:.{DIGITS - 1}e}"
+    digits, _, power = near.partition("e")
+    whole = int(digits.replace(".", "")) + by
+    return float(f"{whole}e{int(power) - DIGITS + 1}")
+
+
 def column(values: Sequence[Any]) -> Any:
     """One column, told in the shortest of the three ways."""
     codes = {json.dumps(value): value for value in values}
@@ -78,7 +129,13 @@ def column(values: Sequence[Any]) -> Any:
 def unpacked_columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The records again, as the page's script makes them."""
     count = table["count"]
-    columns = {name: values_of(own, count) for name, own in table["columns"].items()}
+    told = table["columns"]
+    columns = {name: values_of(own, count) for name, own in told.items() if "steps" not in own}
+    for name, own in told.items():
+        if "steps" in own:
+            rest = iter(own["rest"])
+            ends = zip(own["steps"], columns[own["middle"]], columns[own["low"]], strict=True)
+            columns[name] = [unstepped(*one, rest) for one in ends]
     outer = {name.partition(INSIDE)[0] for name in columns if INSIDE in name}
     return [
         {
@@ -88,6 +145,13 @@ def unpacked_columns(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for at in range(count)
     ]
+
+
+def unstepped(sign: str, middle: Any, low: Any, rest: Iterator[float]) -> float | None:
+    """An upper end from its step."""
+    if sign in STEPS:
+        return mirror(middle, low, STEPS[sign])
+    return next(rest) if sign == "x" else None
 
 
 def inside(columns: Mapping[str, Sequence[Any]], outer: str, at: int) -> dict[str, Any] | None:

@@ -91,6 +91,8 @@ def layer_curves(panel: LayerPanel, across: Scale, up: Scale) -> list[str]:
     for i, (_, measurements) in enumerate(panel.between):
         for stretch in runs(panel, measurements):
             points = [(across(p), up(m.value)) for p, m in stretch if m.value is not None]
+            if len(points) == 1:  # a site on its own is a level stroke
+                points = [(points[0][0] + side, points[0][1]) for side in (-4, 4)]
             body.append(fine(points, f"curve between d{i % 4}"))
     for css, measurements in (("before", panel.before), ("after", panel.after)):
         for stretch in runs(panel, measurements):

@@ -1,6 +1,14 @@
 
 /* ---- the records of the page: unpacked, filed, and written as people read them ---- */
 
+const TOLD = 6; // digits of the numbers in a report
+
+/** The lower end of an interval on the other side of its middle, some steps of its last digit further. */
+function mirror(middle, low, by) {
+  const [digits, power] = (2 * middle - low).toExponential(TOLD - 1).split("e");
+  return Number(`${Number(digits.replace(".", "")) + by}e${Number(power) - TOLD + 1}`);
+}
+
 /** Records from columns; a record inside a record had columns "outer.inner". */
 function unpackTable({ count, columns }) {
   const spread = (own) => {
@@ -10,7 +18,15 @@ function unpackTable({ count, columns }) {
     for (let i = 0; i < own.runs.length; i += 2) values.push(...Array(own.runs[i + 1]).fill(own.words[own.runs[i]]));
     return values;
   };
-  const values = Object.entries(columns).map(([name, own]) => [name.split("."), spread(own)]);
+  const plainly = Object.fromEntries(Object.entries(columns).filter(([, own]) => !("steps" in own)).map(([name, own]) => [name, spread(own)]));
+  const mirrored = ({ middle, low, steps, rest }) => {
+    let at = 0;
+    return Array.from(steps, (sign, i) => {
+      if (sign === ".") return null;
+      return sign === "x" ? rest[at++] : mirror(plainly[middle][i], plainly[low][i], { "=": 0, "+": 1, "-": -1 }[sign]);
+    });
+  };
+  const values = Object.entries(columns).map(([name, own]) => [name.split("."), plainly[name] ?? mirrored(own)]);
   const outer = new Set(values.filter(([path]) => path.length > 1).map(([[name]]) => name));
   return Array.from({ length: count }, (_, at) => {
     const record = {};

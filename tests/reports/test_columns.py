@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from reports import payload
@@ -47,3 +48,24 @@ def test_columns_are_short() -> None:
     assert len(payload.packed(payload.strict_json(packed_columns(told)).encode())) < 0.8 * len(
         payload.packed(payload.strict_json(told).encode())
     )
+
+
+def test_intervals_are_told_by_their_lower_end() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=400) * 10.0 ** rng.integers(-4, 5, 400)
+    halves = np.abs(values) * rng.random(400)
+    records = payload.told(
+        [
+            {"value": v, "interval": {"low": v - h, "high": v + h * (1 if i % 5 else 1.5)}}
+            for i, (v, h) in enumerate(zip(values.tolist(), halves.tolist(), strict=True))
+        ]
+        + [{"value": None, "interval": None}, {"value": 100.25, "interval": TIE}]
+    )
+    packed = json.loads(json.dumps(packed_columns(records)))
+    told = packed["columns"]["interval.high"]
+    assert set(told["steps"]) == set("=+-x.")
+    assert 80 <= len(told["rest"]) < 200  # every fifth, the tie, and what two roundings moved
+    assert unpacked_columns(packed) == records
+
+
+TIE = {"low": 99.9375, "high": 100.562}

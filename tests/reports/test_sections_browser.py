@@ -15,6 +15,7 @@ from lxml import etree
 
 from geomkit.types import Interval
 from reports import words
+from reports.columns import mirror
 from reports.page import Target, write_report
 from tests.reports import fixture, pictures
 from tests.reports.conftest import Built, build
@@ -189,6 +190,17 @@ def test_curves_are_those_of_the_report(visit: Any, built: Built) -> None:
         assert texts == [
             words.with_interval(m["value"], span) for m, span in zip(expected, spans, strict=True)
         ]
+
+
+def test_the_script_reads_every_record_as_it_was(visit: Any, built: Built) -> None:
+    own = visit(accept_downloads=True)
+    own.ready()
+    text = saved(own, own.page.get_by_role("button", name="Save report.json").click)
+    assert json.loads(text) == built.numbers
+    rng = np.random.default_rng(1)
+    ends = [[float(f"{v:.6g}") for v in pair] for pair in rng.normal(size=(300, 2))]
+    steps = own.page.evaluate(f"{ends}.map(([m, l], i) => mirror(m, l, (i % 3) - 1))")
+    assert steps == [mirror(m, low, i % 3 - 1) for i, (m, low) in enumerate(ends)]
 
 
 def test_the_script_writes_numbers_as_the_tables_do(visit: Any) -> None:
