@@ -26,9 +26,10 @@ fold (`..._without`); neighbours are found once for all of these, by `struck.nea
 `apart.near_apart`.
 
 NumPy arrays and torch tensors give the same numbers. Sums are in float64; the products of very many
-rows are in float32 where that is right to 1e-6 (see `energies`, `candidates`). Rows without
-geometry (constant, zero, too few, not finite) raise `DegenerateInput`. `groups` names, row by row,
-samples that are the same thing: no pair is ever made inside a group.
+rows are in float32 where that is right to 1e-6 (see `energies`), and coarse where they only propose
+what is then measured (see `candidates`, `factors`). Rows without geometry (constant, zero, too few,
+not finite) raise `DegenerateInput`. `groups` names, row by row, samples that are the same thing: no
+pair is ever made inside a group.
 """
 
 from __future__ import annotations

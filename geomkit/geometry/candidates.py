@@ -1,24 +1,25 @@
-"""Which items can be among the `k` nearest of a row, as far as float32 can tell?
+"""Which items can be among the `k` nearest of a row, as far as coarse products can tell?
 
-A float32 product costs half of a float64 one, and among rows of one set half of the products are
-the other half turned over. Its error has a bound, so whatever float32 puts within that bound of the
-k-th item is a candidate, and nothing that belongs to the nearest can be missed. The means are
-taken away first, else the bound of a narrow cone would be wider than the cone. Memory grows with
-N: a tile at a time, of which only what can still be a candidate is kept.
+A coarse product (see `factors`) costs half of a float64 one or less, and among rows of one set half
+of the products are the other half turned over. Its error has a bound, so whatever it puts within
+that bound of the k-th item is a candidate, and nothing that belongs to the nearest can be missed.
+The means are taken away first, else the bound of a narrow cone would be wider than the cone. Memory
+grows with N: a tile at a time, of which only what can still be a candidate is kept.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomkit.geometry import rows as blocks_of
-from geomkit.geometry.products import product
+from geomkit.geometry.factors import STEP, Factor, factor
 from geomkit.geometry.rows import TIE
 
 Ints = NDArray[np.int64]
@@ -33,10 +34,15 @@ SPARE = 64
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Pairs of a row (`of`) and an `item`, by row: all that can be neighbours, at least k a row."""
+    """Pairs of a row (`of`) and an `item`, by row: all that can be neighbours, at least k a row.
+
+    Those that are `sure` are; of the others, which there are only where a row has more than k, some
+    have the places that are left.
+    """
 
     of: Ints
     item: Ints
+    sure: NDArray[np.bool_]
 
 
 def candidates(u: Rows, v: Rows, k: int, codes: tuple[Ints, Ints] | None) -> Candidates | None:
@@ -49,18 +55,15 @@ def candidates_by_distance(x: Rows, k: int) -> Candidates | None:
 
     Half of what a row does not know alone of `-||x - y||^2` is `x . y - ||y||^2 / 2`.
     """
-    half = x.astype(np.float32)
-    along = np.einsum("ij,ij->i", x, x) / -2
-    length = np.sqrt(-2 * along)
-    error = _steps(x) * (length * length.max() + 4 * np.abs(along).max())
+    rows = factor(x, np.zeros(x.shape[1]), len(x))
     own = np.arange(len(x))
-    return _listed(_Screen(half, half, along.astype(np.float32), error), k, (own, own))
+    return _listed(_screen_of(rows, rows, np.einsum("ij,ij->i", x, x) / -2), k, (own, own))
 
 
 def _listed(screen: _Screen, k: int, codes: tuple[Ints, Ints] | None) -> Candidates | None:
-    one_set = screen.left is screen.right
-    kept = _Kept(len(screen.left), k, 2 * screen.error + TIE)
-    for rows, items in tiles(len(screen.left), None if one_set else len(screen.right)):
+    one_set, counts = screen.left is screen.right, (len(screen.error), len(screen.along))
+    kept = _Kept(counts[0], k, 2 * screen.error + TIE)
+    for rows, items in tiles(counts[0], None if one_set else counts[1]):
         score = screen.tile(rows, items)
         if codes is not None:
             np.copyto(score, -np.inf, where=barred(codes, rows, items))
@@ -77,13 +80,13 @@ def barred(codes: tuple[Ints, Ints], rows: slice, items: slice) -> NDArray[np.bo
 
 @dataclass(frozen=True, slots=True)
 class _Screen:
-    """Float32 factors of the cosines up to a constant a row, and the error of their product.
+    """Factors of the cosines up to a constant a row, and the error of their product.
 
     The cosine is `(u - a)(v - b) + a(v - b)` and what only the row knows, for any `a` and `b`.
     """
 
-    left: Half
-    right: Half
+    left: Any  # the factors of both sides are of one kind
+    right: Any
     along: Half
     error: Rows
 
@@ -92,7 +95,7 @@ class _Screen:
 
         What only a row knows does not move the order of its items.
         """
-        score: Half = product(self.left[rows], self.right[items].T)
+        score: Half = self.left.times(rows, self.right, items)
         score += self.along[items]
         if self.left is self.right:
             score += self.along[rows, None]
@@ -101,31 +104,16 @@ class _Screen:
 
 def _screen(u: Rows, v: Rows) -> _Screen:
     a = u.mean(axis=0)
-    left, lengths = _less(u, a)
-    right, others = (left, lengths) if u is v else _less(v, v.mean(axis=0))
+    left = factor(u, a, len(v))
+    right = left if u is v else factor(v, v.mean(axis=0), len(u))
     along = v @ a
-    along -= along.mean()
-    error = _steps(u) * (lengths * others.max() + 4 * np.abs(along).max())
+    return _screen_of(left, right, along - along.mean())
+
+
+def _screen_of(left: Factor, right: Any, along: Rows) -> _Screen:
+    """Beside the product two sums and a cast can be off, of what may be larger than it."""
+    error = left.error(right) + 64 * STEP * np.abs(along).max()
     return _Screen(left, right, along.astype(np.float32), error)
-
-
-def _steps(x: Rows) -> float:
-    """Relative error of a float32 product: sums in any order, and the casts."""
-    return float((x.shape[1] + 12) * 2.0**-24)
-
-
-def _less(x: Rows, mean: Rows) -> tuple[Half, Rows]:
-    return less((x[some] for some in blocks_of.few_at_a_time(x)), len(x), mean)
-
-
-def less(blocks: Iterable[Rows], n: int, mean: Rows) -> tuple[Half, Rows]:
-    """`n` rows, that come a few at a time, less a mean in float32; and how long they are."""
-    half, lengths, done = np.empty((n, len(mean)), np.float32), np.empty(n), 0
-    for block in blocks:
-        c, some = block - mean, slice(done, done + len(block))
-        half[some], lengths[some] = c, np.sqrt(np.vecdot(c, c))
-        done = some.stop
-    return half, lengths
 
 
 @dataclass(slots=True)
@@ -170,15 +158,22 @@ class _Kept:
     def candidates(self) -> Candidates | None:
         of, item, value = (np.concatenate(part) for part in zip(*self.parts, strict=True))
         still = np.flatnonzero(value >= self.least[of])
-        still = still[np.argsort(of[still], kind="stable")]
-        if int(np.bincount(of[still]).max()) > 16 * (4 * self.k + SPARE):
+        still = still[np.lexsort((-value[still], of[still]))]
+        of, item, value = of[still], item[still], value[still]
+        counts = np.bincount(of)
+        if int(counts.max()) > 16 * (4 * self.k + SPARE):
             return None
-        return Candidates(of[still], item[still])
+        beyond = np.full(len(counts), -np.inf, np.float32)  # the best that is none of k
+        more = counts > self.k
+        beyond[more] = value[(np.cumsum(counts) - counts + self.k)[more]]
+        return Candidates(of, item, beyond[of] < self._cut(value, self.margin[of]))
 
     def _raise(self, rows: slice, kth: Half) -> None:
-        """One error for the k-th, one for the candidate, and what counts as a tie."""
-        cut = np.maximum(kth - self.margin[rows], LOWEST).astype(np.float32)
-        self.least[rows] = np.maximum(self.least[rows], cut)
+        self.least[rows] = np.maximum(self.least[rows], self._cut(kth, self.margin[rows]))
+
+    def _cut(self, score: Half, margin: Rows) -> Half:
+        """Below it is what is surely less: one error for each of the two, and what is a tie."""
+        return np.maximum(score - margin, LOWEST).astype(np.float32)
 
 
 def _places(hit: NDArray[np.bool_]) -> tuple[Ints, Ints]:

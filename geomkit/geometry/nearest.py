@@ -3,7 +3,7 @@
 When several tie for the last place (closer than `TIE`) each takes an equal part of it: what
 breaking the ties by lot would give on average, so no order of rows can move it.
 
-On the CPU float32 picks the candidates (see `candidates`) and float64 decides among them. On other
+On the CPU coarse products pick candidates (see `candidates`), float64 decides among them. On other
 devices, and where ties leave too many candidates, float64 does all of it, a block at a time.
 """
 
@@ -68,12 +68,15 @@ def shares(sure: Array, tied: Array, k: int) -> Array:
     return sure + tied * places / xp.sum(tied, axis=1, keepdims=True)
 
 
-def share_places(of: Ints, score: Rows, k: int) -> Rows:
-    """`membership` of entries that stand row by row, best first, at least `k` a row."""
+def share_places(of: Ints, score: Rows, k: int | Ints) -> Rows:
+    """`membership` of entries that stand row by row, best first, at least `k` a row.
+
+    `k` may be another number for every row.
+    """
     counts = np.bincount(of)
-    listed = counts > 0
+    listed, k = counts > 0, np.broadcast_to(k, max(len(counts), np.size(k)))[: len(counts)]
     last = np.zeros(len(counts))
-    last[listed] = score[(np.cumsum(counts) - counts)[listed] + k - 1]
+    last[listed] = score[(np.cumsum(counts) - counts + k - 1)[listed]]
     sure, tied = score > last[of] + TIE, abs(score - last[of]) <= TIE
     places = k - np.bincount(of, sure)
     ties = np.bincount(of, tied)
@@ -130,12 +133,13 @@ def _whole(u: Array, v: Array, rows: slice, k: int, codes: tuple[Ints, Ints] | N
 
 
 def _decided(u: Array, v: Array, rows: slice, k: int, found: Candidates) -> Lists:
-    """Where just `k` are left float32 has told; where more are, their true cosines tell."""
-    first, last = np.searchsorted(found.of, [rows.start, rows.stop])
-    of, item = found.of[first:last], found.item[first:last]
-    share, at = np.ones(len(of)), np.flatnonzero(np.bincount(of)[of] > k)
+    """Who is not sure to be near has the places that are left, by true cosines."""
+    some = slice(*np.searchsorted(found.of, [rows.start, rows.stop]))
+    of, item, sure = found.of[some], found.item[some], found.sure[some]
+    share, at = np.ones(len(of)), np.flatnonzero(~sure)
     score = pair_cosines(on_host(u), on_host(v), of[at], item[at])
     order = np.lexsort((-score, of[at]))
-    share[at[order]] = share_places(of[at[order]], score[order], k)
+    left = k - np.bincount(of[sure], minlength=rows.stop)
+    share[at[order]] = share_places(of[at[order]], score[order], left)
     taken = share > 0
     return Lists(of[taken], item[taken], share[taken])

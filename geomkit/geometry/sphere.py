@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import hyp0f1, ive
 
 from geomkit.errors import DegenerateInput, UsageError
-from geomkit.geometry.candidates import less, tiles
+from geomkit.geometry.candidates import tiles
+from geomkit.geometry.factors import floats
 from geomkit.geometry.isotropy import column_cosines, cross_mean_cosine, ratio
 from geomkit.geometry.moments import PairedMoments, mean_direction, pair_moments, unit_sums
 from geomkit.geometry.products import exponential, product
@@ -180,9 +181,9 @@ def _potentials(x: Array, t: float, code: Ints) -> Rows:
     """
     mean = on_host(mean_direction(x))
     units = (on_host(unit_rows(rows)[0]) for rows in row_blocks(x))
-    c, lengths = less(units, x.shape[0], mean)
+    half = floats((block - mean for block in units), tuple(x.shape))
+    c, own = half.rows, (t * half.lengths**2).astype(np.float32)
     c *= math.sqrt(2 * t)
-    own = (t * lengths**2).astype(np.float32)
     close = bool(own.max() < CLOSE)
     sums, alone = np.zeros(len(c)), code.max() == len(c) - 1  # no two rows are in one group
     for rows, items in tiles(len(c)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomkit.geometry import candidates, nearest, rows
+from geomkit.geometry import candidates, factors, nearest, rows
 from geomkit.geometry.nearest import membership, neighbour_lists
 from geomkit.geometry.rows import directions
 
@@ -30,6 +30,13 @@ def clouds() -> dict[str, np.ndarray]:
 
 
 CLOUDS = clouds()
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["floats", "fixed"])
+def kind(request, monkeypatch):
+    """Rows as float32 and as whole numbers, whatever this processor is better at."""
+    monkeypatch.setattr(factors, "MANY", 0)
+    monkeypatch.setattr(factors, "has_matrix_integers", lambda: request.param)
 
 
 def whole(u: np.ndarray, v: np.ndarray, k: int, code: np.ndarray | None) -> np.ndarray:
@@ -75,9 +82,12 @@ def test_the_same_across_two_sets(name):
 
 
 @pytest.mark.parametrize("name", CLOUDS)
-def test_float32_stays_within_its_bound(name):
+def test_what_proposes_stays_within_its_bound(name):
     u = directions(CLOUDS[name])
     screen = candidates._screen(u, u)
+    assert type(screen.left).__name__.lower() == (
+        "fixed" if factors.has_matrix_integers() else "floats"
+    )
     tile = screen.tile(slice(0, 200), slice(100, 300))
     above = tile - u[:200] @ u[100:].T
     turned = tile.T - u[100:] @ u[:200].T
@@ -93,7 +103,7 @@ def test_a_narrow_cone_among_spread_items():
     off = screen.tile(slice(0, N), slice(0, N)) - u @ v.T
     off = off - off.mean(axis=1, keepdims=True)
     assert (np.abs(off) <= 2 * screen.error[:, None]).all()
-    product = np.linalg.norm(screen.left, axis=1) * np.linalg.norm(screen.right, axis=1).max()
+    product = screen.left.lengths * screen.right.lengths.max()
     assert np.abs(off).max() > (DIM + 12) * 2.0**-24 * product.max()  # too little without the mean
     same(listed(u, v, 10, None), whole(u, v, 10, None))
 
