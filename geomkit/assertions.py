@@ -21,12 +21,13 @@ from typing import Any
 from geomkit import estimates
 from geomkit.analyze import analyze_run, complete, stored_analysis, weights
 from geomkit.claims import LEAST, negligible
-from geomkit.compare import SITE, listed, number
+from geomkit.compare import SITE, number
 from geomkit.errors import CheckFailed, DegenerateInput, UsageError
 from geomkit.geometry.rows import as_rows, on_host
 from geomkit.statistics import interval
 from geomkit.store import Run, open_run
 from geomkit.types import Analysis, Difference, Interval, Measurement
+from geomkit.words import listed
 
 Source = str | Path | Run | Analysis
 """A run folder, an open run, or what was measured on one."""

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from geomkit.compare import FEW, SITE, listed
+from geomkit.claims import FEW, FINAL
 from geomkit.enquiry import PROBES
 from geomkit.sites import described
 from geomkit.types import MODALITIES, Analysis
-from geomkit.words import counted
+from geomkit.words import counted, listed
 
 
 def cautions(analysis: Analysis, planned: Mapping[str, int]) -> Iterator[str]:
@@ -49,7 +49,7 @@ def _sites(analysis: Analysis) -> Iterator[str]:
     known = dict.fromkeys(s for record in _records(analysis) for s in record.get("sites", ()))
     missing = [site for site in known if site not in analysis.sites]
     if missing:
-        verdicts = "" if SITE in analysis.sites else f"; verdicts are made at {SITE}, so none is"
+        verdicts = "" if FINAL in analysis.sites else f"; verdicts are made at {FINAL}, so none is"
         yield f"{len(missing)} of {counted(len(known), 'site')} ({described(missing)}){verdicts}"
 
 

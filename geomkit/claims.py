@@ -19,8 +19,14 @@ from collections.abc import Mapping
 
 from geomkit.types import Difference, Status
 
+FINAL = "final_norm"
+"""The site that verdicts are made at."""
+
 LEVEL = 0.05
 """Error rate of a whole family of tests."""
+
+FEW = 20
+"""Groups of samples below which a claim says how few they were: one of them can decide it."""
 
 LEAST: Mapping[str, float] = {
     "mean_cosine": 1e-3,
@@ -102,3 +108,13 @@ def clearly(difference: Difference) -> bool:
 def negligible(difference: Difference) -> bool:
     """Is the change smaller than what rounding can do to this metric?"""
     return abs(difference.value or 0.0) < LEAST.get(difference.metric, 0.0)
+
+
+def sides(modality: str) -> tuple[str, ...]:
+    """`image->text` and `image-text` -> ("image", "text"); `image` -> ("image",)."""
+    return tuple(modality.replace("->", "-").split("-"))
+
+
+def medium_of(modality: str) -> str:
+    """The side of a pair that is not text."""
+    return next((side for side in sides(modality) if side != "text"), "text")

@@ -13,11 +13,23 @@ from typing import Literal
 
 from scipy.special import stdtr, stdtrit
 
-from geomkit.claims import DISTANCES, LEAST, LEVEL, judged, negligible, tempered
+from geomkit.claims import (
+    DISTANCES,
+    FEW,
+    FINAL,
+    LEAST,
+    LEVEL,
+    judged,
+    medium_of,
+    negligible,
+    sides,
+    tempered,
+)
 from geomkit.statistics import holm
 from geomkit.types import Difference, Measurement, ProbeResult, Status, Verdict
+from geomkit.words import because, listed
 
-SITE = "final_norm"
+SITE = FINAL
 
 WORDS: Mapping[str, str] = {
     "mean_cosine": "mean cosine",
@@ -33,9 +45,6 @@ WORDS: Mapping[str, str] = {
 
 HEADLINE = tuple(metric for metric in WORDS if metric != "generative_loss")
 """Metrics of the family of headline tests."""
-
-FEW = 20
-"""Groups of samples below which a claim says how few they were: one of them can decide it."""
 
 Role = Literal["trained", "untrained", "control"]
 Key = tuple[str, str, str, str]  # metric, site, modality, after
@@ -165,16 +174,6 @@ def _role(modality: str, trained: Sequence[str]) -> Literal["trained", "untraine
     return "trained" if all(side in trained for side in sides(modality)) else "untrained"
 
 
-def sides(modality: str) -> tuple[str, ...]:
-    """`image->text` and `image-text` -> ("image", "text"); `image` -> ("image",)."""
-    return tuple(modality.replace("->", "-").split("-"))
-
-
-def medium_of(modality: str) -> str:
-    """The side of a pair that is not text."""
-    return next((side for side in sides(modality) if side != "text"), "text")
-
-
 EXPLAINED: Mapping[Status, str] = {
     "PASS": "grew as states spread, as every distance does then: no claim",
     "FAIL": "shrank as states collapsed, as every distance does then: no claim",
@@ -216,11 +215,6 @@ def _word(change: Difference, p: float | None) -> str:
     groups = d.interval.groups if d.interval else 0
     few = f", but {groups} groups of samples are few" if 0 < groups < FEW else ""
     return f"clearly {'better' if d.improved else 'worse'}{few}"
-
-
-def because(note: str) -> str:
-    """A reason as it stands in brackets: without a full stop of its own."""
-    return note.rstrip(". ") or "no reason given"
 
 
 def number(value: float | None) -> str:
@@ -335,10 +329,3 @@ def joint(statuses: Iterable[Status]) -> Status:
         return "NOT RUN"
     clear = found & {"PASS", "FAIL"}
     return clear.pop() if len(clear) == 1 else "WARN"
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`; `none` when empty."""
-    if len(names) < 2:
-        return names[0] if names else "none"
-    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -16,8 +16,8 @@ from functools import cache
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from geomkit.analyze import paired_changes, survey_of, trained_on
-from geomkit.claims import claim, judged
-from geomkit.compare import HEADLINE, SITE, Key, in_families, key, listed, medium_of
+from geomkit.claims import claim, judged, medium_of
+from geomkit.compare import HEADLINE, SITE, Key, in_families, key
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import DegenerateInput, StoreError, UsageError
 from geomkit.estimates import Result
@@ -27,7 +27,7 @@ from geomkit.store import Run
 from geomkit.transfer import transfers
 from geomkit.types import MODALITIES, CheckpointRecord, Difference, Row, Status, Transfer
 from geomkit.ways import Change
-from geomkit.words import lacking
+from geomkit.words import lacking, listed
 
 Estimates = Callable[[str, str, str], Mapping[str, Result]]
 """Checkpoint, site, unit (`image`, `image-text`, `image->text`) -> every metric of the unit.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from geomkit.carried import NOTHING, SAME
 from geomkit.comparison import Comparison, families
 from geomkit.store import records
 from geomkit.summary import MARK, difference, number
-from geomkit.transfer import NOTHING, SAME
 from geomkit.types import Interval
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from geomkit.bindings import judged
-from geomkit.claims import LEAST
-from geomkit.compare import SITE, WORDS, WORSE, checkpoints, joint, listed, number, sides
-from geomkit.transfer import NEAR, OPEN, PART
+from geomkit.carried import OPEN, PART
+from geomkit.claims import LEAST, sides
+from geomkit.compare import SITE, WORDS, WORSE, checkpoints, joint, number
+from geomkit.transfer import NEAR
 from geomkit.types import Binding, Measurement, Status, Transfer, Verdict
-from geomkit.words import counted
+from geomkit.words import counted, listed
 
 _SPREAD = ("mean_cosine", "uniformity")
 """Metrics that together say whether states spread out; the first is quoted where both agree."""

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from geomkit.compare import HEADLINE, WORDS, listed
-from geomkit.transfer import CARRIED, NONE, NOTHING, OPEN, OPPOSITE, UNMEASURED
+from geomkit.carried import CARRIED, NONE, NOTHING, OPEN, OPPOSITE, UNMEASURED
+from geomkit.compare import HEADLINE, WORDS
 from geomkit.types import Transfer
-from geomkit.words import counted
+from geomkit.words import counted, listed
 
 Outcome = Literal["reached", "mixed", "opposite", "not reached", "nothing", "untold"]
 

@@ -44,41 +44,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from geomkit.claims import LEVEL, claim, judged, negligible
-from geomkit.compare import because, in_families, key, listed, medium_of, number, sides
+from geomkit.carried import (
+    BETTER,
+    BLIND,
+    FULL,
+    GREW,
+    INCOMPARABLE,
+    MORE,
+    NEARLY,
+    NONE,
+    NOTHING,
+    OPEN,
+    OPPOSITE,
+    PART,
+    SAME,
+    SHRANK,
+    SOME,
+    STILL,
+    UNMEASURED,
+    WORSE,
+)
+from geomkit.claims import LEVEL, claim, judged, medium_of, negligible, sides
+from geomkit.compare import in_families, key, number
 from geomkit.errors import DegenerateInput
 from geomkit.types import Difference, Interval, Status, Transfer
 from geomkit.ways import Change, alike, arrived, closed, defined, ratio_of, unfair_reason
-
-FULL = "transferred in full"
-NEARLY = "transferred nearly in full"
-PART = "transferred in part"
-MORE = "more than in the trained modality"
-SOME = "transferred, amount open"
-NONE = "no clear transfer"
-OPEN = "cannot be told"
-OPPOSITE = "the opposite happened"
-NOTHING = "nothing to transfer"
-INCOMPARABLE = "not comparable"
-UNMEASURED = "not measured"
-BETTER, WORSE, STILL = "clearly better", "clearly worse", "no clear change"
-"""Verdicts of what has no counterpart in a trained modality."""
-GREW, SHRANK = "grew as states spread", "shrank as states collapsed"
-BLIND = "no claim without uniformity"
-"""Verdicts of a distance that says nothing of the pairs: every distance did the same."""
-
-SAME = "in the same samples"
-"""How the note begins where the trained modality is measured in the untrained one's samples."""
-
-CARRIED = (FULL, NEARLY, PART, MORE, SOME)
-STATUSES: Mapping[str, Status] = {
-    **dict.fromkeys((*CARRIED, BETTER), "PASS"),
-    **dict.fromkeys((OPPOSITE, WORSE), "FAIL"),
-    **dict.fromkeys((NONE, OPEN, STILL), "WARN"),
-    **dict.fromkeys((NOTHING, INCOMPARABLE, UNMEASURED), "NOT RUN"),
-    **dict.fromkeys((GREW, SHRANK, BLIND), "info"),
-}
-"""The status that a verdict is told with."""
+from geomkit.words import because, listed
 
 NEAR = 0.9
 """With many samples any shortfall is clear; above this it is not worth the word "part"."""

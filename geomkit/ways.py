@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from geomkit import statistics
 from geomkit.claims import LEAST
-from geomkit.compare import listed, number
+from geomkit.compare import number
 from geomkit.errors import DegenerateInput
 from geomkit.statistics import Estimate
 from geomkit.types import Difference, Interval
+from geomkit.words import listed
 
 ANY_COUNT = frozenset(
     {

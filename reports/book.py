@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from geomkit.claims import claim, clearly
-from geomkit.compare import medium_of
+from geomkit.claims import claim, clearly, medium_of
 from geomkit.types import (
     MODALITIES,
     Analysis,

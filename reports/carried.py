@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from geomkit.bindings import judged
-from geomkit.compare import because, listed
-from geomkit.transfer import NOTHING, SAME
+from geomkit.carried import NOTHING, SAME
 from geomkit.types import MODALITIES, Binding, Difference, Interval, Transfer
+from geomkit.words import because, listed
 from reports.book import FINAL, Book, known, padded, reach
 from reports.metrics import FAMILIES, family_of
 from reports.transfer import ForestPanel, ForestRow
@@ -115,24 +115,32 @@ def carried_panel(book: Book) -> ForestPanel | None:
 
 def unshared(book: Book) -> str:
     """Why there is no share of the trained modality's change to show."""
-    if not book.analysis.trained:
-        return "what training saw is not recorded"
-    if FINAL not in book.analysis.sites:
-        return "transfer is told at the final norm, which this analysis left out"
-    kinds = [*dict.fromkeys(book.analysis.modalities)]
-    if set(kinds) <= set(book.analysis.trained):
-        return "this run has no modality that training did not see"
-    if not set(kinds) & set(book.analysis.trained):
-        return f"this run has no rows of what training saw, {listed(book.analysis.trained)}"
-    rows = carried_rows(book)
-    own = [c.record for c in rows if c.headline and c.record.trained]
+    if missing := lacking(book):
+        return missing
+    own = [c.record for c in carried_rows(book) if c.headline and c.record.trained]
     if not own:
-        missing = "this analysis has no transfer records; analyze the run again to make them"
-        return "no headline measure has a counterpart in a trained modality" if rows else missing
+        return "no headline measure has a counterpart in a trained modality"
     taught = listed(list(dict.fromkeys(t.trained for t in own)))
     if {t.verdict for t in own} == {NOTHING}:
         return f"{taught} did not clearly improve, so there is nothing to carry over"
     return because(next((t.note for t in own if t.note and t.verdict != NOTHING), ""))
+
+
+def lacking(book: Book) -> str:
+    """What transfer needs and this run or its analysis does not have; empty where it has all."""
+    analysis = book.analysis
+    trained, kinds = set(analysis.trained), set(analysis.modalities)
+    reasons = {
+        "what training saw is not recorded": not trained,
+        "transfer is told at the final norm, which this analysis left out":
+            FINAL not in analysis.sites,
+        "this run has no modality that training did not see": kinds <= trained,
+        f"this run has no rows of what training saw, {listed(analysis.trained)}":
+            not kinds & trained,
+        "this analysis has no transfer records; analyze the run again to make them":
+            not carried_rows(book),
+    }  # fmt: skip
+    return next((reason for reason, lacks in reasons.items() if lacks), "")
 
 
 def of_itself(one: Carried) -> Difference:

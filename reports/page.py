@@ -20,14 +20,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
+from geomkit.carried import STATUSES
 from geomkit.cautions import cautions, left_out
 from geomkit.claims import clearly
-from geomkit.compare import because
 from geomkit.errors import GeomkitError, UsageError
 from geomkit.pictures.records import Album
 from geomkit.projection import Projection
-from geomkit.transfer import STATUSES
 from geomkit.types import MODALITIES, Analysis, Row
+from geomkit.words import because
 from reports import (
     accuracies,
     carried,

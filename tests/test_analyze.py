@@ -85,7 +85,7 @@ def test_equal_states_before_and_after_differ_by_zero_and_pass_nothing(tmp_path)
     assert {d.value for d in changes} == {0.0}
     assert not any(d.clear for d in changes)
     assert {v.status for v in analysis.verdicts} == {"WARN"}
-    assert "no clear change" in analysis.headline
+    assert "nothing changed" in analysis.headline
 
 
 def test_a_site_that_did_not_change_differs_by_zero(analysis):
@@ -218,7 +218,7 @@ def test_a_checkpoint_that_is_still_captured_is_left_out(tmp_path):
     assert [record.name for record in complete(run)] == ["base"]
     analysis = analyze_run(run)
     assert analysis.checkpoints == ("base",)
-    assert analysis.headline == "One checkpoint (base): nothing to compare."
+    assert analysis.headline.startswith("One checkpoint (base): there is nothing to compare it")
     assert {v.status for v in analysis.verdicts} == {"NOT RUN"}
 
 

@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 
+from geomkit.carried import FULL, OPEN, PART
 from geomkit.claims import LEAST
-from geomkit.compare import WORDS, adjusted, joint, listed, number, p_value, verdicts
+from geomkit.compare import WORDS, adjusted, joint, number, p_value, verdicts
 from geomkit.estimates import METRICS
 from geomkit.headline import headline
-from geomkit.transfer import FULL, OPEN, PART
 from geomkit.types import Binding, Difference, Interval, Measurement, ProbeResult, Transfer
+from geomkit.words import listed
 
 BETTER = {
     "mean_cosine": "lower",

@@ -11,6 +11,7 @@ import pytest
 
 from geomkit import cli
 from geomkit.analyze import analyze_run
+from geomkit.carried import CARRIED, FULL, NONE, NOTHING, OPPOSITE, PART, UNMEASURED
 from geomkit.compare import HEADLINE
 from geomkit.comparison import compare_checkpoints, families, measured, units
 from geomkit.enquiry import AnalyzeConfig
@@ -19,7 +20,6 @@ from geomkit.estimates import BETWEEN, DEFAULT, RETRIEVED, WITHIN
 from geomkit.estimates.kept import Shelf
 from geomkit.store import create_run, open_run, pack_run
 from geomkit.summary import verdict_table
-from geomkit.transfer import CARRIED, FULL, NONE, NOTHING, OPPOSITE, PART, UNMEASURED
 from tests import small_run
 from tests.synthetic_run import (
     NARROW,

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from geomkit import statistics
-from geomkit.claims import claim
-from geomkit.errors import DegenerateInput
-from geomkit.outcome import outcomes, reached, sentences, share
-from geomkit.statistics import Estimate
-from geomkit.transfer import (
+from geomkit.carried import (
     CARRIED,
     FULL,
     INCOMPARABLE,
@@ -24,8 +20,12 @@ from geomkit.transfer import (
     SOME,
     STATUSES,
     UNMEASURED,
-    transfers,
 )
+from geomkit.claims import claim
+from geomkit.errors import DegenerateInput
+from geomkit.outcome import outcomes, reached, sentences, share
+from geomkit.statistics import Estimate
+from geomkit.transfer import transfers
 from geomkit.types import Difference
 from geomkit.ways import Change, closed
 

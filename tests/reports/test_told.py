@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from geomkit.transfer import GREW, NOTHING, SAME
+from geomkit.carried import GREW, NOTHING, SAME
 from geomkit.types import Analysis, Difference, Interval, Transfer, Verdict
 from reports.accuracies import accuracy_figure, accuracy_panels, accuracy_svg, across
 from reports.book import Book, certainty
