@@ -21,7 +21,7 @@ from geomkit.errors import TrainingError
 from geomkit.sandbox import architecture
 from geomkit.training import trainer
 from geomkit.training.config import TrainConfig
-from geomkit.training.pairs import TextPair
+from geomkit.training.pairs import PairSet, TextPair
 from geomkit.training.record import TrainingRecord
 from geomkit.training.trainer import train
 from geomkit.types import Sample
@@ -180,6 +180,49 @@ def test_another_training_does_not_go_on_from_it(
     with pytest.raises(TrainingError, match="new or empty"):
         train(config, base, pairs, out)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["cut", "other"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": "linear"},
+        {"method": "joint", "kl": 0.1},
+        {"method": "full", "kl": 0.1, "gradient_checkpointing": True},
+        {"method": "clip", "batch": 3},
+        {"method": "clip", "batch": 3, "train_towers": True},
+        {"method": "lora", "mixed": True, "batch": 3, "mini_batch": 2},
+        {"shuffle_pairs": True, "epochs": 1.5, "steps": 0},
+    ],
+    ids=lambda given: "-".join(map(str, given.values())),
+)
+def test_every_method_goes_on_to_the_same_bits(
+    given: dict[str, Any],
+    config: TrainConfig,
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    held_out: tuple[Sample, ...],
+    tmp_path: Path,
+) -> None:
+    mixed = held_out if given.pop("mixed", False) else ()
+    config = replace(config, **given)
+    rows: Any = held_out if config.method == "clip" else PairSet("rows", pairs[:30], {}, mixed)
+    if config.method != "clip" and not mixed:
+        rows = pairs
+    whole = train(config, base, rows, tmp_path / "whole", source="tiny")
+    interrupted(config, base, rows, tmp_path / "cut", last=5)
+    again = train(config, base, rows, tmp_path / "cut", source="tiny")
+    assert timeless(again) == timeless(whole)
+
+
+def test_a_step_that_is_kept_is_a_checkpoint_before_the_end(
+    config: TrainConfig, base: Path, pairs: tuple[TextPair, ...], tmp_path: Path
+) -> None:
+    def stop(_stage: str, done: int, _total: int) -> None:
+        if done == 3:
+            kept = tmp_path / ".cut.training" / "result" / "checkpoints" / "checkpoint-2"
+            assert load_checkpoint("early", str(kept)).adapter
+
+    train(config, base, pairs, tmp_path / "cut", source=str(base), progress=stop)
 
 
 def test_an_interruption_before_the_first_kept_step_leaves_nothing(
