@@ -141,10 +141,11 @@ def train(
     Example: geomkit train --ckpt base --pairs sandbox --out lco
     """
     from geomkit import stages, summary
+    from geomkit.training import processes
 
     settings = _settings(config)
     base, pairs = settings.source(ckpt), settings.named_data(pairs)
-    with progress(err) as shown:
+    with progress(err) as shown, processes.one_voice():
         record = stages.train(
             base,
             pairs,
@@ -155,6 +156,8 @@ def train(
             probe_set=settings.named_data(probe_set),
             **given,
         )
+    if processes.follows():
+        return
     if as_json:
         out.print_json(record.to_json())
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from transformers.integrations import (
 from geomkit.errors import MissingExtra, TrainingError, UsageError
 from geomkit.processing import Processor
 from geomkit.prompts import control_tokens, cut, prompts
+from geomkit.training import processes
 from geomkit.training.columns import MARK
 from geomkit.training.config import TrainConfig
 from geomkit.training.media import Pairs, shows
@@ -30,10 +30,10 @@ def check(config: TrainConfig, pairs: Pairs, mixed: Sequence[Sample]) -> None:
         UsageError: settings that do not go together.
         MissingExtra: a place to report to that is not installed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError(
-            "Expected one process, got WORLD_SIZE above 1: start without a launcher; gradient "
-            "caching makes any batch fit one device."
+    if config.batch % processes.asked():
+        raise UsageError(
+            f"Expected a batch that {processes.asked()} processes share evenly, got "
+            f"{config.batch}: take a multiple of their number."
         )
     if len(pairs) < config.batch:
         raise TrainingError(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from geomkit.errors import TrainingError
 from geomkit.processing import Processor
 from geomkit.progress import Progress, silent
 from geomkit.prompts import prompts
+from geomkit.training import processes
 from geomkit.training.columns import dataset, media_datasets
 from geomkit.training.config import TrainConfig
 from geomkit.training.embedder import DecoderEmbedder, MediaEmbedder
@@ -92,16 +95,21 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the log history should keep of a step."""
         if "loss" in logs:
-            accuracy = getattr(self.loss, "accuracy", 0.0)
+            own = torch.tensor(getattr(self.loss, "accuracy", 0.0), dtype=torch.float64)
+            accuracy = float(processes.total(own)) / processes.count()
             logs = {**logs, "accuracy": accuracy, "seconds": time.perf_counter() - self.started}
         super().log(logs, start_time)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Start the step's clock."""
+        """Start the step's clock; afterwards all processes have the same gradients."""
         self.started = time.perf_counter()
-        return super().training_step(*args, **kwargs)
+        loss = super().training_step(*args, **kwargs)
+        processes.average(p.grad for p in self.job.arm.trainable().values())
+        return loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002  # the library's signature
+        if processes.rank():
+            return
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         arm = self.job.arm
@@ -112,15 +120,12 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"{STEP}{self.state.global_step}"
-        try:
+        with _kept(folder):
             super()._save_checkpoint(model, trial)
-            seal(folder)
-        except (OSError, RuntimeError, SafetensorError) as cause:  # torch has errors of its own
-            raise TrainingError(
-                f"Expected to keep step {self.state.global_step} in {folder.parent}, but {cause}: "
-                "make room or permit writing; the same command then goes on from the last kept "
-                "step."
-            ) from cause
+        processes.wait()  # each writes the state of its own dice
+        if processes.rank() == 0:
+            with _kept(folder):
+                seal(folder)
 
     def _load_from_checkpoint(self, checkpoint: str, _model: Any = None) -> None:
         own = self.job.arm.trainable()
@@ -135,6 +140,18 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # untyped
         """The library looks whether it is done after a step, so it would do one too many."""
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """A disk that takes no more, in words."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as cause:  # torch has errors of its own
+        raise TrainingError(
+            f"Expected to keep step {number(folder)} in {folder.parent}, but {cause}: make room or "
+            "permit writing; the same command then goes on from the last kept step."
+        ) from cause
 
 
 class _Ticker(TrainerCallback):  # type: ignore[misc]  # untyped
@@ -183,9 +200,11 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
             callbacks=callbacks,
         )
         trainer.job, trainer.coverage = job, coverage
+        if processes.count() > 1:
+            _share(trainer)
         trainer.add_callback(_Ticker(progress))
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which carries results only
-        last = last_step(job.kept)
+        last = processes.first(lambda: last_step(job.kept))
         try:
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
         except torch.OutOfMemoryError as cause:
@@ -196,6 +215,14 @@ def fit(job: Job, progress: Progress = silent) -> Fit:
             ) from cause
     notices = (*guard.notices, *(collapse.notices if watch is not None else ()))
     return _fitted(config, trainer.state.log_history, notices, 0 if last is None else number(last))
+
+
+def _share(trainer: _Trainer) -> None:
+    """Gradients are averaged here, not by a wrapper; dropout differs from process to process."""
+    accelerator = trainer.accelerator
+    accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
+    if rank := processes.rank():
+        torch.manual_seed(trainer.args.seed + rank)
 
 
 def _fitted(
@@ -319,6 +346,7 @@ def arguments_of(job: Job, folder: Path, device: str) -> SentenceTransformerTrai
         save_steps=config.save_steps or 1,
         report_to=[config.report_to],
         disable_tqdm=True,
+        accelerator_config={"split_batches": True},  # several processes share a batch
         use_cpu=device == "cpu",
     )
     # With several GPUs in sight the library would split each batch, and with it the negatives.

@@ -107,7 +107,7 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # untyped
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **given: Any) -> None:
         """Make the inputs once, and look before the first step."""
-        self._reporter = Reporter(args)
+        self._reporter = Reporter(args) if getattr(state, "is_world_process_zero", True) else None
         self.history = [*recorded(state.log_history)]  # of a training that is resumed
         self._inputs = dict(self._shown())
         if not self.history:

@@ -13,6 +13,7 @@ Reference: van den Oord et al. 2018 (InfoNCE); Gao et al. 2021 (gradient caching
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ class MaskedRankingLoss(CachedMultipleNegativesRankingLoss):  # type: ignore[mis
         everyone, first = labels, 0
         if distributed.is_initialized():
             everyone, first = _gathered(labels), distributed.get_rank() * len(anchors)
-            anchors, *columns = (all_gather_with_grad(column) for column in (anchors, *columns))
+            anchors, *columns = (_gathered_states(column) for column in (anchors, *columns))
         ways = [(anchors, columns, everyone)]
         if self.symmetric:
             back = everyone.clone()
@@ -107,6 +108,15 @@ class MaskedRankingLoss(CachedMultipleNegativesRankingLoss):  # type: ignore[mis
         """The library's record of the loss."""
         config: dict[str, Any] = super().get_config_dict()
         return config
+
+
+def _gathered_states(column: Tensor) -> Tensor:
+    """The states of all processes, in order of rank, through which gradients reach them."""
+    with warnings.catch_warnings():
+        # the library calls what torch has renamed
+        warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
+        found: Tensor = all_gather_with_grad(column)
+    return found
 
 
 def _gathered(labels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ KEPT, RESUME, LOGS = "checkpoints", "resume.json", "logs"
 STEP = "checkpoint-"
 TRAINABLE = "trainable.safetensors"
 WHOLE = "whole"  # written last into a kept step
-RESUMING = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", WHOLE)
+RESUMING = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json", WHOLE)
 
 
 def worth_keeping(result: Path) -> bool:
@@ -107,4 +107,5 @@ def finish(result: Path, *, adapters: bool) -> None:
     """Take away what only resuming needs; with `adapters` a kept step is then an adapter."""
     for folder in (result / KEPT).glob(f"{STEP}*"):
         for name in (*RESUMING, *((TRAINABLE,) if adapters else ())):
-            (folder / name).unlink(missing_ok=True)
+            for path in folder.glob(name):
+                path.unlink()

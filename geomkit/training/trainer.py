@@ -25,7 +25,7 @@ from geomkit.progress import Progress, silent
 from geomkit.prompts import cut, prompts
 from geomkit.store.files import write_atomic
 from geomkit.store.records import from_json
-from geomkit.training import quantising
+from geomkit.training import processes, quantising
 from geomkit.training.checking import check, how_many_are_cut, refuse_control_tokens, texts_of
 from geomkit.training.config import TrainConfig
 from geomkit.training.fitting import Fit, Job, fit
@@ -80,8 +80,21 @@ def train(
     mixed = pairs.media if isinstance(pairs, PairSet) else ()
     check(config, pairs, mixed)
     given = _Given(config, str(base), pairs, tuple(mixed), tuple(watched), captions, source)
-    with scaffold(out, PURPOSE, keeps=worth_keeping) as result:
-        return _train(given, result, progress)
+    with processes.together():
+        shown = silent if processes.rank() else progress
+        with _one_place(out) as result:
+            return _train(given, result, shown)
+
+
+@contextmanager
+def _one_place(out: Path) -> Iterator[Path]:
+    """The folder that the first process writes, which all leave when it is `out`."""
+    if processes.rank():
+        yield processes.first(Path)  # the first one's
+    else:
+        with scaffold(out, PURPOSE, keeps=worth_keeping) as result:
+            yield processes.first(lambda: result)
+    processes.wait()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +116,7 @@ class _Given:
             "pairs": fingerprint((*self.pairs, *self.mixed)),
             "probe set": fingerprint(self.watched),
             "base": dict(before),
+            "number of processes": processes.count(),
         }
 
 
@@ -114,17 +128,16 @@ def _train(given: _Given, result: Path, progress: Progress) -> TrainingRecord:
     given = _visible(given, processor, progress)
     if config.shuffle_pairs:
         given = replace(given, pairs=_shuffled(given))
-    before = region_hashes(checkpoint.model)
-    kept = check_same(result, given.asked(before), keeps=config.save_steps > 0)
-    if (result / RECORD).is_file():  # all was done but taking away and renaming
-        finish(result, adapters=not writes_checkpoint(config))
-        return from_json(TrainingRecord, result / RECORD)
+    before = processes.first(lambda: region_hashes(checkpoint.model))
+    kept = processes.first(
+        lambda: check_same(result, given.asked(before), keeps=config.save_steps > 0)
+    )
+    if (record := processes.first(lambda: _finished(result, config))) is not None:
+        return record
     if config.qlora:
         quantising.quantise(checkpoint.model, config.targets)
     set_seed(config.seed)
     arm = prepare(checkpoint.model, config)
-    start = region_hashes(arm.model) if config.qlora else before
-    fresh, said = arm.digest(), _losses(arm, processor, captions)
     job = Job(
         config,
         checkpoint,
@@ -138,24 +151,61 @@ def _train(given: _Given, result: Path, progress: Progress) -> TrainingRecord:
         watched=given.watched,
         mixed=given.mixed,
     )
+    start = processes.first(
+        lambda: _Start(
+            before,
+            region_hashes(arm.model) if config.qlora else before,
+            arm.digest(),
+            _losses(arm, processor, captions),
+        )
+    )
     clock = time.perf_counter()
     done = fit(job, progress)
     seconds = time.perf_counter() - clock
+    processes.check_equal(arm.digest())
+    seconds += sum(step.seconds for step in done.steps[: done.earlier])
+    return processes.first(lambda: _proven(given, job, start, result, _record(job, done, seconds)))
+
+
+def _finished(result: Path, config: TrainConfig) -> TrainingRecord | None:
+    """The record, when all was done but taking away and renaming."""
+    if not (result / RECORD).is_file():
+        return None
+    finish(result, adapters=not writes_checkpoint(config))
+    return from_json(TrainingRecord, result / RECORD)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """What the proof compares with."""
+
+    base: Mapping[str, str]  # hashes of the base
+    model: Mapping[str, str]  # of what is trained on: the base rounded, with --qlora
+    trained: str  # digest of what trains
+    said: tuple[Losses, ...]
+
+
+def _proven(
+    given: _Given, job: Job, start: _Start, result: Path, record: TrainingRecord
+) -> TrainingRecord:
+    """Prove and write the result; the record last, completed."""
+    config, arm = job.config, job.arm
     end = region_hashes(arm.model)
-    _prove(start, end, arm.free, changed=arm.digest() != fresh)
+    _prove(start.model, end, arm.free, changed=arm.digest() != start.trained)
     _check_finite(job)
     with _told(result):
         begin_again(result)
         sha, written = _write(job, given.base, result)
+    now = _losses(arm, job.processor, given.captions)
     record = replace(
-        _record(job, done, seconds + sum(step.seconds for step in done.steps[: done.earlier])),
-        frozen_before=_without(before, arm.free),
-        frozen_after=_without(before if config.qlora else end, arm.free),
+        record,
+        frozen_before=_without(start.base, arm.free),
+        frozen_after=_without(start.base if config.qlora else end, arm.free),
         adapter_sha=sha,
-        base_regions=before,
+        base_regions=start.base,
         agreement=written.agreement,
         assembly=written.assembly,
-        generation=generative_change(said, _losses(arm, processor, captions)),
+        generation=generative_change(start.said, now),
     )
     write_atomic(result / RECORD, record.to_json().encode())
     finish(result, adapters=not writes_checkpoint(config))

@@ -256,18 +256,6 @@ def test_an_unknown_prompt_is_refused(
         train(replace(quick, prompt="nothing"), base, pairs, tmp_path / "a")
 
 
-def test_a_launcher_of_many_processes_is_refused(
-    base: Path,
-    pairs: tuple[TextPair, ...],
-    quick: TrainConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TrainingError, match="one process"):
-        train(quick, base, pairs, tmp_path / "a")
-
-
 def test_control_tokens_in_the_text_are_refused(
     base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
 ) -> None:
