@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,9 +49,13 @@ def test_the_page_names_the_reference_and_every_checkpoint(tmp_path: Path) -> No
     words = " ".join("".join(section.itertext()).split())
     assert "5 checkpoints in the order they were named" in words
     assert "The reference is base" in words
-    figures = json.loads(unpacked(built))["figures"]
-    names = {t.get("name") for t in figures["layers-0-0"]["data"]}
-    assert {"base", "step-40", "step-80", "soup", "lco"} <= names
+    curves = json.loads(unpacked(built))["curves"]
+    assert (curves["before"], curves["after"]) == ("base", "lco")
+    assert curves["between"] == ["step-40", "step-80", "soup"]
+    paths = built.tree.xpath("//*[@id='layers-0-0']//*[local-name() = 'path']")
+    middle = [p.get("d") for p in paths if "between" in p.get("class")]
+    assert len(middle) == 2 * len(curves["between"])  # over the blocks, and at the final norm
+    assert all(re.fullmatch(r"M\d+ \d+l-?\d+[\d -]+", way) for way in middle)
 
 
 def test_runs_with_references_of_their_own_compare_the_last_with_its_own() -> None:

@@ -258,3 +258,5 @@ def test_a_trajectory_is_drawn(visit: Any, tmp_path: Path) -> None:
     own.ready()
     own.walk()
     assert own.page.locator("#ladder-0.drawn").count() == 1
+    names = own.page.evaluate("document.querySelector('#layers-0-0 .draw').data.map(t => t.name)")
+    assert {"base", "step-40", "step-80", "soup", "lco"} <= set(names)
