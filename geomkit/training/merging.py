@@ -124,7 +124,7 @@ def merge(
         TrainingError: `out` in use, an adapter that does not fit, or a proof that fails; `out` is
             then not written.
     """
-    with scaffold(out, RECORD.partition(".")[0]) as work, writing(out):
+    with scaffold(out, purpose="merge") as work, writing(out):
         return _merge(
             adapter, base_folder(str(base)), work, samples, captions,
             names=names or (str(adapter), str(base)),

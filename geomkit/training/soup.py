@@ -113,7 +113,7 @@ def soup(
     """
     if len(parts) < 2:
         raise TrainingError(f"Expected two or more checkpoints to average, got {len(parts)}.")
-    with scaffold(out, "soup") as work, writing(out):
+    with scaffold(out, purpose="soup") as work, writing(out):
         found = ingredients(parts, tuple(names or (part.name for part in parts)))
         if found[0].kind == "checkpoints":
             record = _checkpoints(found, work, captions)
