@@ -124,8 +124,12 @@ def measured_base(parts: Sequence[Ingredient], model: nn.Module) -> Mapping[str,
     return region_hashes(model)
 
 
-def shared_regions(parts: Sequence[Ingredient]) -> Mapping[str, str]:
-    """Region -> sha256 of what is equal in all checkpoints: measured in each, one after another.
+def shared_regions(
+    parts: Sequence[Ingredient],
+) -> tuple[Mapping[str, str], tuple[Ingredient, ...]]:
+    """Region -> sha256 of what is equal in all checkpoints, and those that were trained at all.
+
+    Each is measured, one after another; one that is the base of another was not trained.
 
     Raises:
         TrainingError: one is not what its record says, or they are not trainings of one base.
@@ -145,7 +149,9 @@ def shared_regions(parts: Sequence[Ingredient]) -> Mapping[str, str]:
                 f"Expected trainings of one base, got {part.name} and {other}, whose records name "
                 f"bases that differ in {', '.join(told)}."
             )
-    return shared
+    bases = [dict(part.base) for part in parts]
+    trained = (p for p, own in zip(parts, each, strict=True) if p.told or dict(own) not in bases)
+    return shared, tuple(trained)
 
 
 def _measured(part: Ingredient) -> Mapping[str, str]:

@@ -116,7 +116,7 @@ def soup(
     with scaffold(out, purpose="soup") as work, writing(out):
         found = ingredients(parts, tuple(names or (part.name for part in parts)))
         if found[0].kind == "checkpoints":
-            record = _checkpoints(found, work, captions)
+            record, found = _checkpoints(found, work, captions)
         else:
             record = _adapters(found, work, captions)
             _name_base(parts[0], work, out)
@@ -242,8 +242,11 @@ def _settings(
     }
 
 
-def _checkpoints(parts: Sequence[Ingredient], work: Path, captions: Captions) -> Soup:
-    shared = shared_regions(parts)
+def _checkpoints(
+    parts: Sequence[Ingredient], work: Path, captions: Captions
+) -> tuple[Soup, tuple[Ingredient, ...]]:
+    """The soup, and those of the parts that were trained: the base itself can be one."""
+    shared, trained = shared_regions(parts)
     losses: list[Saying] = []
     for part in parts if captions.samples else ():
         one = load_checkpoint(part.name, str(part.folder)).model
@@ -261,8 +264,8 @@ def _checkpoints(parts: Sequence[Ingredient], work: Path, captions: Captions) ->
         shared, {region: after[region] for region in shared},
         assembly=assemble(work, processor, checkpoint.dim, prompts(prompt)),
         generated=speak(checkpoint.model, processor, probes(processor)),
-        losses=tuple(losses), notices=tuple(_notices(parts)),
-    )  # fmt: skip
+        losses=tuple(losses), notices=tuple(_notices(trained)),
+    ), trained  # fmt: skip
 
 
 def _averaged(parts: Sequence[Path], out: Path) -> tuple[int, int]:

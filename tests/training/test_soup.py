@@ -289,8 +289,13 @@ def test_full_checkpoints_of_one_base_are_a_soup_and_what_is_frozen_is_measured(
     assert [s.loss for s in made.losses[-3:]] == pytest.approx(
         [float(one.values.mean()) for one in expected]
     )
-    assert "no record says" in made.notices[0]  # of the base: it was not trained here
-    assert told["trained"] == []
+    assert (made.notices, told["trained"]) == ((), ["text"])  # the base itself saw nothing
+    stranger = Path(shutil.copytree(parts[1], tmp_path / "stranger"))
+    (stranger / "training.json").unlink()
+    made = soup([parts[0], stranger], tmp_path / "soup-2")
+    assert "no record says with which prompt stranger trained" in made.notices[0]
+    assert "no record says what stranger was trained on" in made.notices[1]
+    assert record_of(tmp_path / "soup-2")["trained"] == []
 
 
 def test_a_record_that_does_not_fit_the_weights_is_refused(
