@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from geomkit.errors import DegenerateInput
 from geomkit.estimates.metric import Metric
-from geomkit.estimates.space import NEIGHBOURS, Rows, Space
-from geomkit.estimates.within import ROGUE, UNBOUND, from_folds, from_rows, over_pairs
+from geomkit.estimates.space import NEIGHBOURS, Rows, Space, over_pairs
+from geomkit.estimates.within import ROGUE, UNBOUND, from_folds, from_rows
 from geomkit.geometry import (
     distances,
     gap,
@@ -31,22 +32,30 @@ from geomkit.geometry.removals import excess, shared_removals
 from geomkit.statistics import Estimate
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Pair:
-    """Two spaces of the same samples: `x` of a medium, `y` of text."""
+    """Two spaces of the same samples: `x` of a medium, `y` of text; what is shared is cached."""
 
     x: Space
     y: Space
 
+    @cached_property
+    def matched(self) -> Rows:
+        """Squared distance of each sample's two rows, `(samples,)`."""
+        return np.asarray(sphere.squared_distances(self.x.unit, self.y.unit))
+
+    @cached_property
+    def across(self) -> tuple[float, Rows]:
+        """Mean cosine of rows of different samples of the two sides, and each row's influence."""
+        x, y, clusters = self.x.unit, self.y.unit, self.x.clusters
+        sums, counts, back = isotropy.cross_cosine_sums(x, y, True, clusters)
+        return over_pairs((sums + back) / 2, counts)
+
 
 def alignment(of: Pair) -> Estimate:
     """From the squared distances of matched rows."""
-    apart = sphere.squared_distances(of.x.unit, of.y.unit)
-    value = float(apart.mean())
-    mismatched = isotropy.ratio(
-        *isotropy.cross_cosine_sums(of.x.unit, of.y.unit, True, of.x.clusters)[:2]
-    )
-    return from_rows(of.x, value, apart - value, chance=2 - 2 * mismatched)
+    value, mismatched = float(of.matched.mean()), of.across[0]
+    return from_rows(of.x, value, of.matched - value, chance=2 - 2 * mismatched)
 
 
 def gap_plug_in(of: Pair) -> Estimate:
@@ -59,24 +68,21 @@ def gap_plug_in(of: Pair) -> Estimate:
             "Expected two clouds that differ, got equal means, where the gap has no slope; "
             "read modality_gap."
         )
-    null = math.sqrt(float(sphere.squared_distances(x, y).mean()) / of.x.n)
+    null = math.sqrt(float(of.matched.mean()) / of.x.n)
     return from_rows(of.x, value, (x - y) @ offset / value - value, chance=null)
 
 
 def gap_unbiased(of: Pair) -> Estimate:
     """From the mean cosines inside the two sides and across."""
-    own_x, slope_x = _inside(of.x)
-    own_y, slope_y = _inside(of.y)
-    sums, counts, back = isotropy.cross_cosine_sums(of.x.unit, of.y.unit, True, of.x.clusters)
-    cross, slope = over_pairs((sums + back) / 2, counts)
+    (own_x, slope_x), (own_y, slope_y) = of.x.inside, of.y.inside
+    cross, slope = of.across
     return from_rows(of.x, own_x + own_y - 2 * cross, slope_x + slope_y - 2 * slope, chance=0.0)
 
 
 def relative_gap(of: Pair) -> Estimate:
     """Distance of matched rows over itself plus the distance inside a side."""
-    apart = sphere.squared_distances(of.x.unit, of.y.unit) / 2
-    own_x, slope_x = _inside(of.x)
-    own_y, slope_y = _inside(of.y)
+    apart = of.matched / 2
+    (own_x, slope_x), (own_y, slope_y) = of.x.inside, of.y.inside
     across, inside = float(apart.mean()), 1 - (own_x + own_y) / 2
     total = across + inside
     slope = inside * (apart - across) + across * (slope_x + slope_y) / 2
@@ -140,10 +146,6 @@ def _cka(
     if len(of.x.groups) < of.x.n:
         return made  # rows of one group cannot be exchanged
     return replace(made, chance_sd=math.sqrt(2 / (of.x.n * (of.x.n - 3))))
-
-
-def _inside(x: Space) -> tuple[float, Rows]:
-    return over_pairs(*isotropy.cosine_sums(x.unit, x.clusters))
 
 
 BETWEEN: Mapping[str, Metric[Pair]] = {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from geomkit import statistics
 from geomkit.errors import DegenerateInput, UsageError
+from geomkit.geometry import isotropy
 from geomkit.geometry.apart import near_apart
 from geomkit.geometry.influence import Axes, axes_of
 from geomkit.geometry.rows import codes, deviations, directions, similarity_blocks
@@ -117,6 +118,11 @@ class Space:
     def dim(self) -> int:
         """Columns of the space."""
         return int(self.states.shape[1])
+
+    @cached_property
+    def inside(self) -> tuple[float, Rows]:
+        """Mean cosine of rows of different groups, and each row's influence on it."""
+        return over_pairs(*isotropy.cosine_sums(self.unit, self.clusters))
 
     @cached_property
     def folds(self) -> Codes:
@@ -255,3 +261,9 @@ def require_same_samples(x: Space, y: Space) -> None:
             f"Expected the same samples in the same order, got {x.n} and {y.n} rows of different "
             "groups; keep the samples that both modalities have."
         )
+
+
+def over_pairs(sums: Rows, counts: Rows) -> tuple[float, Rows]:
+    """Mean over pairs, and each row's influence on it: twice its row mean minus the mean."""
+    value = isotropy.ratio(sums, counts)
+    return value, 2 * len(sums) * (sums - value * counts) / counts.sum()

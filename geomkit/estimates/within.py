@@ -14,7 +14,7 @@ import numpy as np
 from geomkit import statistics
 from geomkit.errors import DegenerateInput
 from geomkit.estimates.metric import Metric
-from geomkit.estimates.space import NEIGHBOURS, Rows, Space
+from geomkit.estimates.space import NEIGHBOURS, Rows, Space, over_pairs
 from geomkit.geometry import influence, isotropy, spectrum, sphere
 from geomkit.geometry.dimension import two_nn_influence
 from geomkit.geometry.influence import Axes
@@ -28,12 +28,13 @@ ROGUE = 3
 
 def mean_cosine(x: Space) -> Estimate:
     """Of distinct samples, by their sums."""
-    return _cone(x.unit, x)
+    return _cone(x.inside, x)
 
 
 def mean_cosine_ablated(x: Space) -> Estimate:
     """Without the dimensions that carry most of the reference checkpoint's."""
-    return _cone(np.asarray(directions(x.states[:, x.without(x.outliers.cosine)])), x)
+    left = np.asarray(directions(x.states[:, x.without(x.outliers.cosine)]))
+    return _cone(over_pairs(*isotropy.cosine_sums(left, x.clusters)), x)
 
 
 def cosine_contribution(x: Space) -> Estimate:
@@ -153,16 +154,8 @@ def from_rows(x: Space, value: float, slope: Rows, *, chance: float | None) -> E
     return statistics.from_rows(value, slope, x.clusters, chance=chance, names=x.groups)
 
 
-def over_pairs(sums: Rows, counts: Rows) -> tuple[float, Rows]:
-    """Mean over pairs, and each row's influence on it: twice its row mean minus the mean."""
-    value = isotropy.ratio(sums, counts)
-    return value, 2 * len(sums) * (sums - value * counts) / counts.sum()
-
-
-def _cone(unit: Rows, x: Space) -> Estimate:
-    sums, counts = isotropy.cosine_sums(unit, x.clusters)
-    value, slope = over_pairs(sums, counts)
-    return from_rows(x, value, slope, chance=isotropy.CHANCE_MEAN_COSINE)
+def _cone(mean: tuple[float, Rows], x: Space) -> Estimate:
+    return from_rows(x, *mean, chance=isotropy.CHANCE_MEAN_COSINE)
 
 
 def _rank(x: Space, axes: Axes, *, power: float = 1.0, centred: bool = False) -> Estimate:
