@@ -1,8 +1,10 @@
 """What an interrupted training goes on from: its kept steps, and how it knows that it is the same.
 
-NAME/training.json                 written last: what stands beside it is whole and proven
-NAME/checkpoints/resume.json       what was asked for: config, pairs, probe set and base
-NAME/checkpoints/checkpoint-100/   what trains; until the end the optimiser's state beside it
+    NAME/training.json                 written last: what stands beside it is whole and proven
+    NAME/checkpoints/resume.json       what was asked for: config, pairs, probe set and base
+    NAME/checkpoints/checkpoint-100/   what trains; until the end the optimiser's state beside it
+
+All of it is in a hidden folder until then, with what was asked for beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from geomkit.store.files import write_atomic
 from geomkit.training.record import RECORD
 from geomkit.vetting import read_object
 
-PURPOSE = "training"
+ASKED = "asked.json"  # beside the result, until it is done
 KEPT, RESUME, LOGS = "checkpoints", "resume.json", "logs"
 STEP = "checkpoint-"
 TRAINABLE = "trainable.safetensors"
@@ -28,10 +30,9 @@ RESUMING = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.jso
 
 def worth_keeping(result: Path) -> bool:
     """True where there is a step to go on from, or nothing to do but to rename."""
-    kept = result / KEPT
-    return (kept / RESUME).is_file() and (
-        (result / RECORD).is_file() or any(kept.glob(f"{STEP}*/{WHOLE}"))
-    )
+    asked = (result.parent / ASKED).is_file()
+    steps = (result / KEPT).glob(f"{STEP}*/{WHOLE}")
+    return asked and ((result / RECORD).is_file() or any(steps))
 
 
 def check_same(result: Path, asked: Mapping[str, Any], *, keeps: bool) -> Path | None:
@@ -40,7 +41,7 @@ def check_same(result: Path, asked: Mapping[str, Any], *, keeps: bool) -> Path |
     Raises:
         TrainingError: another one made it; naming what differs.
     """
-    stamp = result / KEPT / RESUME
+    stamp = result.parent / ASKED
     now = json.loads(json.dumps(asked))  # tuples are lists there
     if worth_keeping(result) and (other := _other(read_object(stamp), now)):
         raise TrainingError(
@@ -48,11 +49,13 @@ def check_same(result: Path, asked: Mapping[str, Any], *, keeps: bool) -> Path |
             "give the command of then to go on with it, choose another folder, or remove that one "
             "to begin anew."
         )
+    written = json.dumps(now, sort_keys=True).encode()
+    write_atomic(stamp, written)
     if not keeps:
         return None
-    stamp.parent.mkdir(exist_ok=True)
-    write_atomic(stamp, json.dumps(now, sort_keys=True).encode())
-    return stamp.parent
+    (result / KEPT).mkdir(exist_ok=True)
+    write_atomic(result / KEPT / RESUME, written)  # a kept step says of what training it is
+    return result / KEPT
 
 
 def _other(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ import filelock
 from geomkit.errors import TrainingError
 from geomkit.store.files import sync_folder
 
+PURPOSE = "training"
 README, LOCK, RESULT = "README.txt", "lock", "result"
 OURS = "Left by a geomkit that was interrupted. The same command goes on from it.\n"
 
@@ -33,7 +34,9 @@ def _nothing(_result: Path) -> bool:
 
 
 @contextmanager
-def scaffold(out: Path, purpose: str, keeps: Callable[[Path], bool] = _nothing) -> Iterator[Path]:
+def scaffold(
+    out: Path, keeps: Callable[[Path], bool] = _nothing, purpose: str = PURPOSE
+) -> Iterator[Path]:
     """Yield the folder to build in; it becomes `out` when the block ends without an error.
 
     When it does not, or when the process is killed, what there is stays for the next one if `keeps`
@@ -55,8 +58,7 @@ def scaffold(out: Path, purpose: str, keeps: Callable[[Path], bool] = _nothing) 
                 _clear(hidden)
             result.mkdir(exist_ok=True)
         yield result
-        with _refusals(out):
-            _move(result, place)
+        _move(result, place)
     finally:
         with suppress(OSError):  # what cannot be removed now is removed by the next one
             if not keeps(result):
@@ -123,10 +125,16 @@ def _clear(hidden: Path) -> None:
 
 
 def _move(result: Path, out: Path) -> None:
-    for path in (p for p in result.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut leaves the name without the bytes
-    if out.exists():
-        out.rmdir()
-    result.rename(out)
-    sync_folder(out.parent)
+    try:
+        for path in (p for p in result.rglob("*") if p.is_file()):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())  # or a power cut leaves the name without the bytes
+        if out.exists():
+            out.rmdir()
+        result.rename(out)
+        sync_folder(out.parent)
+    except OSError as cause:
+        raise TrainingError(
+            f"Expected to rename {result}, which is whole, to {out}, but {cause}: take away what is"
+            " in the way and give the same command again, or rename it by hand."
+        ) from cause

@@ -42,7 +42,7 @@ from geomkit.training.merging import base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
 from geomkit.training.pairs import PairSet, TextPair, fingerprint, shuffled
 from geomkit.training.record import RECORD, SCHEMA, TrainingRecord
-from geomkit.training.resuming import LOGS, PURPOSE, begin_again, check_same, finish, worth_keeping
+from geomkit.training.resuming import LOGS, begin_again, check_same, finish, worth_keeping
 from geomkit.training.scaffold import scaffold
 from geomkit.training.scope import region_hashes
 from geomkit.training.states import last_states
@@ -92,7 +92,7 @@ def _one_place(out: Path) -> Iterator[Path]:
     if processes.rank():
         yield processes.first(Path)  # the first one's
     else:
-        with scaffold(out, PURPOSE, keeps=worth_keeping) as result:
+        with scaffold(out, worth_keeping) as result:
             yield processes.first(lambda: result)
     processes.wait()
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from geomkit.checkpoints import load_checkpoint
 from geomkit.errors import TrainingError
 from geomkit.sandbox import architecture
+from geomkit.store.records import from_json
 from geomkit.training import trainer
 from geomkit.training.config import TrainConfig
 from geomkit.training.pairs import PairSet, TextPair
@@ -223,6 +224,37 @@ def test_a_step_that_is_kept_is_a_checkpoint_before_the_end(
             assert load_checkpoint("early", str(kept)).adapter
 
     train(config, base, pairs, tmp_path / "cut", source=str(base), progress=stop)
+
+
+@pytest.mark.parametrize("save_steps", [0, 2])
+def test_what_is_whole_waits_until_it_can_be_renamed(
+    save_steps: int,
+    config: TrainConfig,
+    base: Path,
+    pairs: tuple[TextPair, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Someone wrote into OUT while it was trained: the training is not lost."""
+    out = tmp_path / "cut"
+    config = replace(config, save_steps=save_steps, geometry_every=0)
+
+    def meanwhile(_stage: str, done: int, _total: int) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "mine").touch()
+
+    with pytest.raises(TrainingError, match=r"which is whole, to .*cut, but .*not empty"):
+        train(config, base, pairs, out, progress=meanwhile)
+    with pytest.raises(TrainingError, match="new or empty"):
+        train(config, base, pairs, out)
+    (out / "mine").unlink()
+    with pytest.raises(TrainingError, match="interrupted, but its alpha"):
+        train(replace(config, alpha=3.0), base, pairs, out)
+    monkeypatch.setattr(trainer, "fit", stopped)  # not one step more
+    record = train(config, base, pairs, out)
+    assert record == from_json(TrainingRecord, out / "training.json")
+    assert len(record.steps) == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["cut"]
 
 
 def test_an_interruption_before_the_first_kept_step_leaves_nothing(
