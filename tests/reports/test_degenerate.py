@@ -84,7 +84,9 @@ def test_a_part_of_an_analysis_says_at_the_top_what_it_left_out(tmp_path: Path) 
         "Not in this analysis: 2 of 4 sites (embed, block_00); every metric that"
     )
     assert "5 of 5 kinds of probes" in told
-    assert built.numbers["cautions"] == [told]
+    assert [one.replace("`", "") for one in built.numbers["cautions"]] == [told]
+    codes = ["".join(code.itertext()) for code in box.iter("code")]
+    assert codes == ["--metrics cone", "geomkit analyze"]
     provenance = " ".join("".join(built.tree.xpath(".//*[@id='provenance']//text()")).split())
     assert "Left out 2 of 4 sites (embed, block_00)" in provenance
 
