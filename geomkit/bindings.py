@@ -64,10 +64,12 @@ def _word(text: Cells, media: Cells) -> tuple[Word, str]:
     mapped = media.get(("r2", "text"))
     for record, what in (
         (own_text, "the map does not foretell held-out text itself"),
-        (own, "no affine map foretells its change, not even its own"),
+        (own, f"no affine map foretells {own.modality if own else 'it'}, not even its own"),
         (mapped, "the map of text has no R2"),
     ):
         if record is None or record.value is None:
+            if own_text is None:
+                return "cannot be told", "not measured (no text rows)"
             where = " in text rows" * (record is own_text)
             return "cannot be told", f"not measured{where} ({_reason(record)})"
         if record is not mapped and not _above(record):
