@@ -136,5 +136,5 @@ def _move(result: Path, out: Path) -> None:
     except OSError as cause:
         raise TrainingError(
             f"Expected to rename {result}, which is whole, to {out}, but {cause}: take away what is"
-            " in the way and give the same command again, or rename it by hand."
+            " in the way and give the same command again."
         ) from cause
