@@ -317,6 +317,9 @@ def evaluate(
             found = stages.retrieve(named, settings.named_data(data), to, shown, **asked)
         told, table, notes = found.to_json(), tables.retrieval_table(found), found.notes
     else:
+        if odd := [name for name in stages.DATA_ALONE if name in given]:
+            flag = odd[0].replace("_", "-")
+            raise UsageError(f"Expected --{flag} with --data: with --benchmark it does nothing.")
         with progress(err) as shown:
             done = stages.benchmark(named, benchmark or (), to, shown, **asked)
         told, table, notes = done.to_json(), tables.benchmark_table(done), done.notes

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 SANDBOX = "sandbox"
 REPORT = "report.html"
+DATA_ALONE = ("limit", "batch_tokens", "gate", "strict", "force", "one_by_one")
+"""Options of `evaluate` that do nothing for benchmarks, where every row of a task is shown."""
 WATCHED = 24  # scenes of each kind whose geometry is followed while training
 CAPTIONS = 120  # held-out scenes of each kind that the generative loss is measured on
 

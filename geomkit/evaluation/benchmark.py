@@ -22,6 +22,7 @@ from geomkit.errors import MissingExtra, UsageError
 from geomkit.places import CheckpointSpec, check_distinct
 from geomkit.plans import CaptureConfig
 from geomkit.progress import Progress, silent
+from geomkit.store.files import make_folder
 from geomkit.worker import free
 
 try:
@@ -100,11 +101,13 @@ def benchmark(
 
     Raises:
         UsageError: no task has such a name.
+        StoreError: `out` is no folder, or cannot be made.
         CheckpointError: a checkpoint cannot be found or loaded.
         ProvenanceMismatch: checkpoints cannot be shown the same tokens.
     """
     check_distinct(checkpoints)
     tasks = tasks_of(names, data)
+    make_folder(out)
     processor = shared_processor(checkpoints)[0]
     scores: list[TaskScore] = []
     failed: list[str] = []
@@ -164,7 +167,8 @@ def _named(name: str, data: DataConfig) -> Sequence[Any]:
         return (mteb.get_task(name),)
     except KeyError as cause:
         tasks = {t.metadata.name for t in mteb.get_tasks()}
-        near = difflib.get_close_matches(name, sorted(known | tasks), n=3)
+        near = sorted(n for n in known | tasks if n.casefold().startswith(name.casefold()))[:5]
+        near = near or difflib.get_close_matches(name, sorted(known | tasks), n=3)
         hint = f"; near it are {', '.join(near)}" if near else ""
         raise UsageError(
             f"Expected a benchmark or task of mteb, local:DATA or seadoc:DATA, got '{name}'{hint}."
@@ -188,7 +192,7 @@ def _run(
                 show_progress_bar=False,
                 encode_kwargs={"batch_size": config.batch_size, "show_progress_bar": False},
             )
-    except ValueError as cause:  # a task of modalities that the checkpoint does not take
+    except (ValueError, OSError) as cause:  # modalities that it does not take; a full disk
         return (), [str(cause)]
     return found.task_results, [one.exception for one in found.exceptions or ()]
 

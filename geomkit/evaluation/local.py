@@ -186,6 +186,11 @@ def _task(
     score: str,
 ) -> Any:
     asked, found = way
+    if len(corpus) < 2:
+        raise SampleError(
+            f"Expected two or more different {found} items to search in {name}, got {len(corpus)}:"
+            " there, all is found."
+        )
     tables = {"queries": _table(queries, asked), "corpus": _table(corpus, found)}
     kind = "Retrieval" if way == ("text", "text") else "Any2AnyRetrieval"
     said = TaskMetadata(

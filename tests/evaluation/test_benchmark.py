@@ -23,7 +23,7 @@ from geomkit import cli, sandbox
 from geomkit.capture import capture_run
 from geomkit.checkpoints import load_checkpoint
 from geomkit.data.samples import load_samples
-from geomkit.errors import MissingExtra, SampleError, UsageError
+from geomkit.errors import MissingExtra, SampleError, StoreError, UsageError
 from geomkit.evaluation import benchmark as benchmarks
 from geomkit.evaluation import measure
 from geomkit.evaluation.benchmark import AS_PAPER, TaskScore, benchmark, tasks_of
@@ -394,3 +394,33 @@ def test_other_weights_under_one_name_are_other_results(suite: Path, tmp_path: P
         (path,) = tmp_path.rglob("local-changes-text-text.json")
         assert json.loads(path.read_text())["dataset_revision"] == found.scores[0].revision
     assert found.failed == ()
+
+
+def test_a_folder_that_cannot_be_one_is_a_sentence(suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file could not be created"):
+        benchmark(TWO[:1], names(suite)[1:], tmp_path / "file", CONFIG)
+
+
+def test_a_gallery_of_one_is_refused(suite: Path) -> None:
+    table = suite / "one.jsonl"
+    table.write_text(json.dumps({"anchor": "a", "positive": "b"}) + "\n")
+    with pytest.raises(SampleError, match=r"two or more different text items .* all is found"):
+        tasks_of([f"local:{table}"])
+
+
+def test_a_beginning_of_names_lists_them() -> None:
+    with pytest.raises(UsageError, match=r"near it are .*MIEB\(lite\)"):
+        tasks_of(["mieb"])
+
+
+@pytest.mark.parametrize("option", [["--limit", "4"], ["--force"], ["--no-gate"]])
+def test_options_that_do_nothing_for_benchmarks_are_refused(
+    option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["geomkit", "evaluate", "--ckpt", "base", "--benchmark", "MAEB", *option]
+    monkeypatch.setattr("sys.argv", asked)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert "with --benchmark it does nothing" in " ".join(capsys.readouterr().err.split())
