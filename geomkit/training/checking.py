@@ -89,6 +89,7 @@ def _check_kind(config: TrainConfig, pairs: Pairs) -> None:
             f"Expected a medium and a text in every sample for method clip, got {len(usable)} of "
             f"{len(pairs)}: give a manifest of images or sounds with captions."
         )
+    _check_groups(config, texts)
     negatives = sum(pair.negative is not None for pair in texts)
     if len(texts) < len(pairs):
         raise TrainingError(f"Expected text pairs for method {config.method}, got samples.")
@@ -98,11 +99,26 @@ def _check_kind(config: TrainConfig, pairs: Pairs) -> None:
         )
 
 
+def _check_groups(config: TrainConfig, pairs: Sequence[TextPair]) -> None:
+    """Pairs of one group are no negatives of each other: of one group alone nothing is learned."""
+    groups = {pair.group for pair in pairs}
+    if config.mask_equal and len(groups) == 1 and any(groups) and not pairs[0].negative:
+        raise TrainingError(
+            f"Expected pairs of several groups, all are of the group {groups.pop()!r} and so none "
+            "is another's negative: mend that column, or give --no-mask-equal."
+        )
+
+
 def how_many_are_cut(pairs: Sequence[TextPair | Sample], processor: Processor, limit: int) -> int:
     """How many texts are longer than what is read of them."""
     texts = (text for pair in pairs for text in texts_of(pair))
     long = (text for text in texts if len(text.encode()) > limit)  # a token has a byte or more
     return sum(cut(processor.tokenizer, text, limit)[1] for text in long)
+
+
+def as_read(processor: Processor, text: str, limit: int) -> str:
+    """What the model is shown of a text."""
+    return text if len(text.encode()) <= limit else cut(processor.tokenizer, text, limit)[0]
 
 
 def texts_of(pair: TextPair | Sample) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ second of them to be said to the first. The last two begin with a character no t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from datasets import Dataset
@@ -17,10 +17,17 @@ from geomkit.types import MODALITIES, Modality, Sample
 MARK = "\0"
 
 
-def dataset(pairs: Sequence[TextPair], *, mask_equal: bool, speech: bool = False) -> Dataset:
+def dataset(
+    pairs: Sequence[TextPair],
+    *,
+    mask_equal: bool,
+    speech: bool = False,
+    read: Callable[[str], str] = str,
+) -> Dataset:
     """Columns anchor, positive, maybe negative, maybe speech, and `label`: codes of what is equal.
 
-    Equal codes mean equal group or equal text. Without `mask_equal` every code is different.
+    Equal codes mean equal group or equal text, as far as it is `read`: what is cut off makes no
+    difference to the model. Without `mask_equal` every code is different.
     """
     columns: dict[str, list[Any]] = {
         "anchor": [pair.anchor for pair in pairs],
@@ -28,13 +35,15 @@ def dataset(pairs: Sequence[TextPair], *, mask_equal: bool, speech: bool = False
     }
     if all(pair.negative is not None for pair in pairs):
         columns["negative"] = [pair.negative for pair in pairs]
-    codes = _codes([pair.group for pair in pairs], columns, mask_equal=mask_equal)
+    codes = _codes([pair.group for pair in pairs], columns, read, mask_equal=mask_equal)
     if speech:
         columns["speech"] = [f"{MARK}{pair.anchor}{MARK}{pair.positive}" for pair in pairs]
     return Dataset.from_dict({**columns, "label": codes})
 
 
-def media_datasets(samples: Sequence[Sample], *, mask_equal: bool) -> Mapping[Modality, Dataset]:
+def media_datasets(
+    samples: Sequence[Sample], *, mask_equal: bool, read: Callable[[str], str] = str
+) -> Mapping[Modality, Dataset]:
     """Modality -> columns anchor (a medium), positive (its text) and `label`."""
     found: dict[Modality, Dataset] = {}
     for modality in MODALITIES:
@@ -49,7 +58,7 @@ def media_datasets(samples: Sequence[Sample], *, mask_equal: bool) -> Mapping[Mo
                 "positive": [str(sample.text) for _, sample in rows],
             }
             groups = [sample.group or "" for _, sample in rows]
-            codes = _codes(groups, columns, mask_equal=mask_equal)
+            codes = _codes(groups, columns, read, mask_equal=mask_equal)
             found[modality] = Dataset.from_dict({**columns, "label": codes})
     return found
 
@@ -71,11 +80,17 @@ def spoken(cell: str) -> tuple[str, str] | None:
 
 
 def _codes(
-    named: Sequence[str], columns: Mapping[str, Sequence[str]], *, mask_equal: bool
+    named: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+    read: Callable[[str], str],
+    *,
+    mask_equal: bool,
 ) -> list[list[int]]:
     """For each row the code of its group, then of each of its cells."""
     groups = [group or f"{MARK}{row}" for row, group in enumerate(named)]
-    keys = list(zip(groups, *columns.values(), strict=True))
+    # the name of a medium is no text
+    seen = [[c if c.startswith(MARK) else read(c) for c in column] for column in columns.values()]
+    keys = list(zip(groups, *seen, strict=True))
     if not mask_equal:
         keys = [tuple(f"{row}.{part}" for part in range(len(key))) for row, key in enumerate(keys)]
     codes: dict[str, int] = {}

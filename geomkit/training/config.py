@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from geomkit.errors import UsageError
@@ -115,6 +116,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse values that no training can mean."""
         object.__setattr__(self, "targets", tuple(self.targets))  # the command line gives a list
+        _typed(self)
         _positive(self, "rank", "alpha", "learning_rate", "batch", "mini_batch", "max_tokens")
         _positive(self, "temperature", "max_grad_norm", "epochs")
         if self.batch < 2:
@@ -195,6 +197,16 @@ class TrainConfig:
     def scale(self) -> float:
         """Factor on the cosines: 1 / temperature."""
         return 1.0 / self.temperature
+
+
+def _typed(config: TrainConfig) -> None:
+    """Each value is of the kind of its default; a whole number will do for another."""
+    kinds = {bool: bool, int: Integral, float: Real, str: str, tuple: tuple}
+    for one in fields(config):
+        value, kind = getattr(config, one.name), type(one.default)
+        number = isinstance(value, bool) and kind in (int, float)
+        if number or not isinstance(value, kinds[kind]):
+            raise UsageError(f"Expected {one.name} of type {kind.__name__}, got {value!r}.")
 
 
 def _positive(config: TrainConfig, *names: str) -> None:

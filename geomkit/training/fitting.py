@@ -32,6 +32,7 @@ from geomkit.processing import Processor
 from geomkit.progress import Progress, silent
 from geomkit.prompts import prompts
 from geomkit.training import processes
+from geomkit.training.checking import as_read
 from geomkit.training.columns import dataset, media_datasets
 from geomkit.training.config import TrainConfig
 from geomkit.training.embedder import DecoderEmbedder, MediaEmbedder
@@ -307,11 +308,12 @@ def _watch(job: Job) -> GeometryCallback | None:
 def _table(job: Job) -> Any:
     """One table of texts, or one a medium: a batch is of one kind."""
     masks = job.config.mask_equal
-    media: Mapping[Modality, Any] = media_datasets(_samples(job), mask_equal=masks)
+    read = partial(as_read, job.processor, limit=job.config.max_tokens)
+    media: Mapping[Modality, Any] = media_datasets(_samples(job), mask_equal=masks, read=read)
     if job.config.method == "clip":
         return dict(media)
     pairs = [pair for pair in job.pairs if isinstance(pair, TextPair)]
-    texts = dataset(pairs, mask_equal=masks, speech=job.config.speaks)
+    texts = dataset(pairs, mask_equal=masks, speech=job.config.speaks, read=read)
     return {"text": texts, **media} if media else texts
 
 

@@ -28,6 +28,7 @@ from geomkit.store.records import from_json
 from geomkit.training import processes, quantising
 from geomkit.training.checking import check, how_many_are_cut, refuse_control_tokens, texts_of
 from geomkit.training.config import TrainConfig
+from geomkit.training.doubts import doubts
 from geomkit.training.fitting import Fit, Job, fit
 from geomkit.training.generation import (
     NO_CAPTIONS,
@@ -36,7 +37,6 @@ from geomkit.training.generation import (
     generative_change,
     generative_losses,
 )
-from geomkit.training.guards import Notice
 from geomkit.training.media import MEDIA, MediaSet, Pairs, check_filled, visible_only
 from geomkit.training.merging import base_folder
 from geomkit.training.methods import Arm, prepare, save_small, writes_checkpoint
@@ -307,18 +307,13 @@ def _record(job: Job, done: Fit, seconds: float) -> TrainingRecord:
         versions={package: version(package) for package in _PACKAGES},
         geometry=done.geometry,
         epochs=done.epochs,
-        notices=(*_absent(job.arm.absent), *done.notices),
+        notices=(
+            *doubts(config, everything, job.processor, job.arm.absent, len(done.steps)),
+            *done.notices,
+        ),
         cut=how_many_are_cut(everything, job.processor, config.max_tokens),
         null=NULL if config.shuffle_pairs else "",
     )
-
-
-def _absent(names: Sequence[str]) -> tuple[Notice, ...]:
-    """That some of the usual targets are not in this decoder: the recipe is then another one."""
-    if not names:
-        return ()
-    told = f"no linear layers {', '.join(names)} in the decoder's blocks: branches are on the rest"
-    return (Notice(0, "targets", told),)
 
 
 def _write(job: Job, base: str, out: Path) -> tuple[str, Written]:
@@ -385,4 +380,7 @@ def _prove(
             "proof of anything, do not use it."
         )
     if not changed:
-        raise TrainingError("Expected the adapter to change, it did not: raise the learning rate.")
+        raise TrainingError(
+            "Expected the adapter to change, it did not: raise the learning rate, or look "
+            "whether the texts differ in what is read of them."
+        )
