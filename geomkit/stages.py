@@ -439,7 +439,7 @@ def _base_of(adapter: Path) -> str:
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         return str(config["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as cause:
+    except (OSError, ValueError, KeyError, TypeError) as cause:
         raise CheckpointError(
             f"Expected an adapter folder with adapter_config.json, got {adapter}: name the folder "
             "that `geomkit train` wrote."

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
+from geomkit import adapters
 from geomkit.architectures import decoder
 from geomkit.errors import TrainingError
 from geomkit.training.config import TrainConfig
@@ -90,8 +91,12 @@ def load_adapter(model: Any, folder: Path) -> nn.Module:
         raise TrainingError(
             f"Expected {WEIGHTS} and adapter_config.json in {folder}: this is no adapter folder."
         )
-    model.load_adapter(str(folder), adapter_name="default", use_safetensors=True)
-    stored = load_file(folder / WEIGHTS)
+    stored = finite_weights(folder)
+    try:
+        model.load_adapter(str(folder), adapter_name="default", use_safetensors=True)
+    except Exception as cause:  # PEFT's own, and what odd values set off inside
+        said = " ".join(str(cause).split())[:200]
+        raise TrainingError(f"The adapter in {folder} cannot be loaded: {said}") from cause
     placed = {
         name.replace(".default", ""): tensor.detach().cpu()
         for name, tensor in model.named_parameters()
@@ -105,6 +110,23 @@ def load_adapter(model: Any, folder: Path) -> nn.Module:
             "the adapter is incomplete or belongs to another model."
         )
     return cast("nn.Module", model)
+
+
+def finite_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter's file.
+
+    Raises:
+        CheckpointError: they cannot be read.
+        TrainingError: a value in them is no number.
+    """
+    found = adapters.weights(folder)
+    for name, tensor in found.items():
+        if not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise TrainingError(
+                f"Expected numbers in the adapter {folder}, {name} holds {tensor.dtype} or a value "
+                "that is no number: its training went wrong, or the file was changed."
+            )
+    return found
 
 
 def _stands(name: str, tensor: torch.Tensor, placed: Mapping[str, torch.Tensor]) -> bool:

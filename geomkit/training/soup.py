@@ -15,6 +15,7 @@ Reference: Wortsman et al. 2022.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from geomkit.errors import TrainingError
 from geomkit.places import TRAINING, Place
 from geomkit.processing import Processor, load_processor
 from geomkit.prompts import prompts
-from geomkit.training.adapter import WEIGHTS, load_adapter
+from geomkit.training.adapter import WEIGHTS, finite_weights, load_adapter
 from geomkit.training.assembly import assemble
 from geomkit.training.generation import NO_CAPTIONS, Captions, generative_losses
 from geomkit.training.ingredients import (
@@ -134,7 +135,7 @@ def _adapters(parts: Sequence[Ingredient], work: Path, captions: Captions) -> So
                 f"{' and '.join(sorted({str(one.get(key)) for one in settings}))}."
             )
     base = common_base(parts)
-    states = [adapters.weights(part.folder) for part in parts]
+    states = [finite_weights(part.folder) for part in parts]
     if parts[0].kind == "projections":
         mean, config, rank = _mean_projection(states), settings[0], 0
     else:
@@ -204,11 +205,18 @@ def _side_by_side(
                 f"Expected one rank for all layers of {part.name}, it has a {odd}: merge the "
                 "adapters into their bases first."
             )
+    for part, one, state in zip(parts, settings, states, strict=True):
+        _check_branches(part, one, state)
     places = sorted({n.removesuffix(DOWN) for s in states for n in s if n.endswith(DOWN)})
     found: dict[str, Tensor] = {}
     for place in places:
-        here = next(s for s in states if place + DOWN in s)
-        width, height = here[place + DOWN].shape[1], here[place + UP].shape[0]
+        own = [s for s in states if place + UP in s]
+        sizes = {(s[place + UP].shape[0], s[place + DOWN].shape[1]) for s in own}
+        if len(sizes) > 1:
+            raise TrainingError(
+                f"Expected adapters of one base, {place} has {len(sizes)} sizes in them."
+            )
+        ((height, width),) = sizes
         downs, ups = [], []
         for one, state in zip(settings, states, strict=True):
             rank = int(one["r"])
@@ -219,6 +227,29 @@ def _side_by_side(
         found[place + DOWN] = torch.cat(downs).contiguous()
         found[place + UP] = torch.cat(ups, dim=1).contiguous()
     return found, sum(int(one["r"]) for one in settings)
+
+
+def _check_branches(part: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Raise TrainingError unless an adapter is pairs of matrices of the rank it names."""
+    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not _is_number(alpha):
+        raise TrainingError(
+            f"Expected a rank r and a lora_alpha in {part / ADAPTER_CONFIG}, got {rank!r} and "
+            f"{alpha!r}."
+        )
+    downs = {n.removesuffix(DOWN): t.shape[0] for n, t in state.items() if n.endswith(DOWN)}
+    ups = {n.removesuffix(UP): t.shape[-1] for n, t in state.items() if n.endswith(UP)}
+    odd = sorted(p for p in downs.keys() | ups.keys() if {downs.get(p), ups.get(p)} != {rank})
+    odd += sorted(n for n in state if not n.endswith((DOWN, UP)))
+    if odd:
+        raise TrainingError(
+            f"Expected branches of rank {rank} and nothing else in {part}, {odd[0]} is none: it is "
+            "incomplete, or of another kind; merge it into its base first."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _scaling(settings: Mapping[str, Any]) -> float:
@@ -314,6 +345,8 @@ def _means(tensors: Mapping[str, Sequence[Tensor]]) -> tuple[dict[str, Tensor], 
                 f"{', '.join(sorted({f'{t.dtype} {tuple(t.shape)}' for t in each}))}."
             )
         found[name], moved = _mean(each), moved + 1
+        if not found[name].isfinite().all():
+            raise TrainingError(f"Expected numbers in the mean of {name}, it holds others.")
     return found, moved
 
 
@@ -333,11 +366,11 @@ def _notices(parts: Sequence[Ingredient]) -> Iterator[str]:
 
 def _trained(parts: Sequence[Ingredient]) -> dict[str, Any]:
     """What the parts were trained on, together, and the settings that all records share."""
-    seen = [one.told.get("trained") or () for one in parts]
+    seen = [t if isinstance(t := one.told.get("trained"), list) else [] for one in parts]
     media: dict[str, int] = {}
-    for one in parts:
-        for modality, count in (one.told.get("media") or {}).items():
-            media[modality] = media.get(modality, 0) + int(count)
+    for told in (part.told.get("media") for part in parts):
+        for modality, count in told.items() if isinstance(told, Mapping) else ():
+            media[modality] = media.get(modality, 0) + (count if isinstance(count, int) else 0)
     settings = [settings_of(one.told) for one in parts if one.told]
     first = settings[0] if settings else {}
     shared = {k: v for k, v in first.items() if all(own.get(k) == v for own in settings)}

@@ -195,6 +195,67 @@ def test_checkpoints_of_other_shapes(base: Path, own_base: Path, tmp_path: Path)
         soup([base, own_base], tmp_path / "soup2")
 
 
+Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+
+def with_infinity(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    name = next(name for name in state if "lora_B" in name)
+    return {**state, name: torch.full_like(state[name], float("inf"))}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tensors", "message"),
+    [
+        ({}, with_infinity, "Expected numbers in the adapter .*lora_B.* a value that is no number"),
+        ({}, lambda s: {n: t.int() for n, t in s.items()}, "holds torch.int32"),
+        ({}, lambda s: dict(list(s.items())[1:]), "of rank 4 and nothing else.*is incomplete"),
+        ({}, lambda s: {**s, "bias": torch.ones(1)}, "of rank 4 and nothing else .* bias is none"),
+        ({"r": 5}, dict, "branches of rank 5"),
+        ({"r": 0}, dict, "a rank r and a lora_alpha .* got 0 and"),
+        ({"lora_alpha": None}, dict, "a rank r and a lora_alpha .* and None"),
+        ({"lora_alpha": float("nan")}, dict, "a rank r and a lora_alpha .* and nan"),
+        (
+            {},
+            lambda s: {n: t[:, :5].contiguous() if "_A" in n else t for n, t in s.items()},
+            "has 2 sizes in them",
+        ),
+    ],
+)
+def test_an_adapter_that_is_none_is_a_sentence_in_soup_and_merge(
+    settings: dict[str, Any],
+    tensors: Change,
+    message: str,
+    parts: tuple[Path, ...],
+    base: Path,
+    tmp_path: Path,
+) -> None:
+    own = Path(shutil.copytree(parts[0], tmp_path / "a"))
+    config = json.loads((own / "adapter_config.json").read_text())
+    (own / "adapter_config.json").write_text(json.dumps({**config, **settings}))
+    file = own / "adapter_model.safetensors"
+    save_file(tensors(load_file(file)), file, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match=message):
+        soup([own, parts[1]], tmp_path / "soup")
+    with pytest.raises(TrainingError):
+        merge(own, base, tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"media": [1], "trained": 3}, {"media": {"image": "many"}}, {"config": "x", "trained": "ab"}],
+)
+def test_a_record_of_other_types_says_nothing(
+    told: dict[str, Any], parts: tuple[Path, ...], base: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(parts[0], tmp_path / "a"))
+    (own / "training.json").write_text(json.dumps({**told, "frozen_before": "x"}))
+    other = Path(shutil.copytree(parts[1], tmp_path / "b"))
+    (other / "training.json").write_text(json.dumps({"trained": ["text"]}))
+    soup([own, other], tmp_path / "soup")
+    assert record_of(tmp_path / "soup")["trained"] == []
+    merge(own, base, tmp_path / "merged")
+
+
 def record_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "training.json").read_text())
     return found
