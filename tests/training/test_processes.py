@@ -15,6 +15,7 @@ import torch
 from torch import multiprocessing
 
 from geomkit.errors import TrainingError, UsageError
+from geomkit.training import fitting
 from geomkit.training.config import TrainConfig
 from geomkit.training.pairs import TextPair
 from geomkit.training.trainer import train
@@ -53,22 +54,55 @@ def pack(live: Live, record: Any) -> dict[str, Any]:
     return {**parts, "rows": rows, "record": record.to_json()}
 
 
+def _launched(rank: int, port: int) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+    }
+
+
 def _one(rank: int, port: int, folder: str, base: str, given: dict[str, Any]) -> None:
     """Train every case as one of two processes."""
     torch.set_num_threads(1)
     for number, name in enumerate(CASES):
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port + number),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-        }
+        _launched(rank, port + number)
         out = Path(folder) / name
         rows = given["scenes" if config_of(name).method == "clip" else "pairs"]
         with seen() as live:
             record = train(config_of(name), base, rows, out, source="tiny")
         torch.save(pack(live, record), Path(folder) / f"{name}-{rank}.pt")
+
+
+class _Cut(Exception):
+    """The system ends a process."""
+
+
+def _twice(rank: int, port: int, folder: str, base: str, pairs: Any) -> None:
+    """Train with dropout; and again, cut in two."""
+    torch.set_num_threads(1)
+    given = {"steps": 5, "save_steps": 2, "dropout": 0.3}
+    config = replace(config_of("direct"), **given)
+    _launched(rank, port)
+    whole = train(config, base, pairs, Path(folder) / "whole", source="tiny")
+    honest = fitting._Trainer.training_step
+
+    def cut(self: Any, *rest: Any) -> Any:
+        if self.state.global_step == 3:
+            raise _Cut
+        return honest(self, *rest)
+
+    _launched(rank, port + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting._Trainer, "training_step", cut)
+        with pytest.raises(_Cut):
+            train(config, base, pairs, Path(folder) / "cut", source="tiny")
+    _launched(rank, port + 2)
+    again = train(config, base, pairs, Path(folder) / "cut", source="tiny")
+    told = [[whole.adapter_sha, again.adapter_sha], [len(r.steps) for r in (whole, again)]]
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(told))
 
 
 def free_port() -> int:
@@ -146,6 +180,19 @@ def test_one_of_them_writes_and_all_know_what(both: Both) -> None:
         "adapter_model.safetensors",
     ]
     assert not list(out.parent.glob(".*"))
+
+
+@pytest.mark.slow
+def test_two_that_were_interrupted_go_on_to_the_same_bits(
+    base: Path, pairs: tuple[TextPair, ...], tmp_path: Path
+) -> None:
+    """Each with the dice it had: they draw other masks."""
+    args = (free_port(), str(tmp_path), str(base), pairs)
+    multiprocessing.spawn(_twice, args=args, nprocs=2)  # type: ignore[no-untyped-call]  # torch
+    for rank in (0, 1):
+        (whole, again), steps = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert whole == again
+        assert steps == [5, 5]
 
 
 def test_a_batch_must_be_shared_evenly(
