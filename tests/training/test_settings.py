@@ -556,8 +556,8 @@ def test_every_setting_is_an_option_of_the_command(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stages, "train", fake)
     other: dict[str, Any] = {
         "preset": "e5v", "method": "clip", "prompt": "e5v", "schedule": "linear", "device": "cpu",
-        "dtype": "float32", "attention": "eager", "report_to": "all", "dropout": 0.5, "collapse": 0.5,
-        "targets": ("q_proj", "o_proj"),
+        "dtype": "float32", "attention": "eager", "report_to": "all", "dropout": 0.5,
+        "targets": ("q_proj", "o_proj"), "collapse": 0.5,
     }  # fmt: skip
     for field in fields(TrainConfig):
         usual = getattr(TrainConfig(), field.name)
