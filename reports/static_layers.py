@@ -61,7 +61,7 @@ def site_axis(sites: Sequence[str]) -> str:
         "tick middle",
     )
     named = axis.replace("<g", f'<g id="{SITE_AXIS}"', 1)
-    return f'<svg class="unseen" aria-hidden="true">{named}</svg>'
+    return f'<div class="static unseen" aria-hidden="true"><svg>{named}</svg></div>'
 
 
 def grid(left: float, right: float, heights: Sequence[float]) -> str:
@@ -176,10 +176,9 @@ def heat_svg(rows: Sequence[HeatRow], sites: Sequence[str]) -> str:
             tones[look] = tones.get(look, "") + f"M{x + 0.5:.1f} {top + 1}{box}"
             if one is not None and one.certainty != "no":
                 dots[one.certainty] += f"M{x + width / 2:.0f} {top + 10}h0"
-    body += [
-        f'<path d="{way}" class="{css}"{f" style=--d:{deep}%" if css != "gap" else ""}/>'
-        for (css, deep), way in tones.items()
-    ]
+    for (css, deep), way in tones.items():
+        look = f' style="--d:{deep}%"' if css != "gap" else ""
+        body.append(f'<path d="{way}" class="{css}"{look}/>')
     body += [
         f'<path d="{way}" class="dots {css}"/>'
         for way, looks in ((dots["everywhere"], ("sure",)), (dots["here"], ("sure", "hole")))

@@ -132,6 +132,18 @@ def test_every_figure_has_a_still_drawing_with_a_name(built: Built) -> None:
         assert drawing.get("aria-label")
 
 
+def test_every_shape_of_a_drawing_is_closed_and_every_reference_is_there(built: Built) -> None:
+    ids = {e.get("id") for e in built.tree.iter()}
+    for drawing in built.tree.xpath("//*[local-name() = 'svg']"):
+        for shape in drawing.xpath(".//*[local-name() = 'path' or local-name() = 'use']"):
+            assert len(shape) == 0, shape.attrib
+            assert shape.get("d") is None or re.fullmatch(r"M[-\d .a-zA-Z]+", shape.get("d"))
+            assert (shape.get("href") or "#").removeprefix("#") in {"", *ids}
+    cells = built.tree.xpath("//*[@id='heat']//*[local-name() = 'path'][@style]")
+    assert len(cells) > 4
+    assert all(re.fullmatch(r"--d:\d+%", cell.get("style")) for cell in cells)
+
+
 def test_figures_are_valid_plotly(built: Built) -> None:
     def coloured(value: Any) -> Any:
         if isinstance(value, dict):
