@@ -121,6 +121,16 @@ def test_a_constant_site_has_no_number_at_all():
             assert "Expected rows that differ" in str(result)
 
 
+def test_chance_has_the_spread_of_all_pairings_where_rows_can_be_exchanged():
+    for metric, null in {
+        "mutual_knn": geometry.mutual_knn_null(X, Y),
+        "linear_cka": geometry.linear_cka_null(X, Y),
+    }.items():
+        found = between(space(X), space(Y))[metric]
+        assert (found.chance, found.chance_sd) == pytest.approx((null.mean, null.sd), rel=1e-9)
+        assert between(space(X, GROUPS), space(Y, GROUPS))[metric].chance_sd is None
+
+
 def test_one_metric_that_is_not_defined_leaves_the_others():
     got = between(space(X[:10]), space(Y[:10]))
     assert isinstance(got["mutual_knn"], DegenerateInput)

@@ -93,7 +93,10 @@ def mutual_knn(of: Pair) -> Estimate:
     """Shared neighbours, counted again without each group."""
     value, slope = neighbours.mutual_knn_influence((of.x.near, of.y.near), of.x.clusters)
     chance = neighbours.chance_mutual_knn(of.x.n, NEIGHBOURS, of.x.clusters)
-    return from_rows(of.x, value, slope, chance=chance)
+    made = from_rows(of.x, value, slope, chance=chance)
+    if len(of.x.groups) < of.x.n:
+        return made  # rows of one group cannot be exchanged
+    return replace(made, chance_sd=neighbours.mutual_knn_null_of((of.x.near, of.y.near)).sd)
 
 
 def cknna(of: Pair) -> Estimate:

@@ -62,21 +62,36 @@ def mutual_knn_null(x: Array, y: Array, k: int = 10) -> NullMoments:
     u, v = directions(x, 4), directions(y, 4)
     n, code = int(u.shape[0]), codes(u.shape[0], None)
     matched(u, v)
-    require_enough(int(u.shape[0]), k, code)
+    require_enough(n, k, code)
+    sides = (_listed(side, k, code) for side in (u, v))
+    return _null(n, k, *(_pair_sums(n, (near.of, near.item, near.share)) for near in sides))
+
+
+def mutual_knn_null_of(sides: tuple[Near, Near]) -> NullMoments:
+    """`mutual_knn_null` of neighbours that are there already, which `mutual_knn_without` reads.
+
+    Raises:
+        UsageError: the two are not of the same samples in the same folds, or differ in `k`.
+    """
+    require_alike(*sides)
+    n, k = sides[0].n, sides[0].k
+    return _null(n, k, *(_pair_sums(n, (near.of, near.item, near.shares())) for near in sides))
+
+
+def _null(n: int, k: int, x: Rows, y: Rows) -> NullMoments:
+    """From the `_pair_sums` of both sides."""
     ways = np.cumprod([n, n - 1, n - 2, n - 3])  # ordered choices of 1, 2, 3 and 4 rows
-    products = _pair_sums(u, k, code) * _pair_sums(v, k, code)
-    second = float((products / ways[[1, 1, 2, 2, 2, 3]] * [1, 1, 1, 1, 2, 1]).sum()) / (n * k) ** 2
+    second = float((x * y / ways[[1, 1, 2, 2, 2, 3]] * [1, 1, 1, 1, 2, 1]).sum()) / (n * k) ** 2
     mean = k / (n - 1)
     return NullMoments(mean, max(0.0, second - mean**2))
 
 
-def _pair_sums(u: Array, k: int, code: NDArray[np.int64]) -> Rows:
+def _pair_sums(n: int, entries: tuple[Ints, Ints, Rows]) -> Rows:
     """Sums of products of two entries of the neighbour matrix, by which rows the entries share.
 
     The same entry; turned over; one row; one item; the item of one is the row of the other; none.
     """
-    n, near = int(u.shape[0]), _listed(u, k, code)
-    of, item, share = near.of, near.item, near.share
+    of, item, share = entries
     out, into = np.bincount(of, share, n), np.bincount(item, share, n)
     there, back = same_places(n, (of, item), (item, of))
     same, turned = float((share**2).sum()), float((share[there] * share[back]).sum())
