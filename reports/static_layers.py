@@ -52,16 +52,17 @@ def layer_svg(panel: LayerPanel) -> str:
 
 
 def site_axis(sites: Sequence[str]) -> str:
-    """The names under the axis, which all panels share: a drawing that is not seen itself."""
-    names = site_ticks(sites)
+    """The names under the axis, which all panels share: a drawing that is not seen itself.
+
+    What is drawn by reference takes no rule of the style sheet that names its surroundings, so its
+    look is in attributes.
+    """
     span = max(site_places(sites)[-1], 1.0) if sites else 1.0
     width, height = LAYER_SIZE
-    axis = words(
-        [(56 + place / span * (width - 74), height - 8, label) for place, label in names],
-        "tick middle",
-    )
-    named = axis.replace("<g", f'<g id="{SITE_AXIS}"', 1)
-    return f'<div class="static unseen" aria-hidden="true"><svg>{named}</svg></div>'
+    names = [(56 + p / span * (width - 74), height - 8, label) for p, label in site_ticks(sites)]
+    look = f'<g id="{SITE_AXIS}" text-anchor="middle" font-size="11"'
+    named = words(names, "names").replace("<g", look, 1)
+    return f'<span class="static unseen" aria-hidden="true"><svg>{named}</svg></span>'
 
 
 def grid(left: float, right: float, heights: Sequence[float]) -> str:
@@ -146,7 +147,7 @@ def layer_stretch(
 
 # ------------------------------------------------------------------------------------- heat
 
-HEAT_WORDS = 190  # width of the rows' names
+HEAT_WORDS = 204  # width of the rows' names
 HEAT_WIDTH = 1000
 HEAT_ROW = 20
 HEAT_HEAD = 22
