@@ -114,8 +114,7 @@ def answer(order: dict[str, Any]) -> None:
     try:
         home = importlib.import_module(f"benchmarks.{module}")
         way: Callable[..., Any] = getattr(home, name)
-        sets = [np.ascontiguousarray(np.load(s, mmap_mode="r")[: order["rows"]])
-                for s in order["sets"]]  # fmt: skip
+        sets = [np.array(np.load(s, mmap_mode="r")[: order["rows"]]) for s in order["sets"]]
         _threads(order["threads"])
         if sets:
             way(*(s[CORNER] for s in sets))

@@ -156,10 +156,11 @@ class _Kept:
         return True
 
     def candidates(self) -> Candidates | None:
-        of, item, value = (np.concatenate(part) for part in zip(*self.parts, strict=True))
-        still = np.flatnonzero(value >= self.least[of])
-        still = still[np.lexsort((-value[still], of[still]))]
-        of, item, value = of[still], item[still], value[still]
+        still = [value >= self.least[of] for of, _, value in self.parts]
+        kept = [[one[s] for one in part] for part, s in zip(self.parts, still, strict=True)]
+        of, item, value = (np.concatenate(part) for part in zip(*kept, strict=True))
+        order = np.lexsort((-value, of))
+        of, item, value = of[order], item[order], value[order]
         counts = np.bincount(of)
         if int(counts.max()) > 16 * (4 * self.k + SPARE):
             return None

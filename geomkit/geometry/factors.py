@@ -54,11 +54,11 @@ class Floats:
 class Fixed:
     """Rows `scale * (a + b / SECOND)` and a little more, with whole `a` and `b`.
 
-    `digits` are `a`, `b` and `a` again. Lengths of each row: of what `b` adds (`fine`), of the
-    little more (`off`), of the row itself.
+    `digits` are `a` and `b`. Lengths of each row: of what `b` adds (`fine`), of the little more
+    (`off`), of the row itself.
     """
 
-    digits: Any  # int8 tensor, (rows, 3 columns)
+    digits: Any  # int8 tensor, (rows, 2 columns)
     scale: Any  # float32 tensor, (rows, 1)
     fine: Rows
     off: Rows
@@ -68,10 +68,10 @@ class Fixed:
         """The products of some rows with some of another set, but for those of `b` with `b`."""
         import torch
 
-        columns = self.digits.shape[1] // 3
+        columns = self.digits.shape[1] // 2
         left, right = self.digits[rows], other.digits[items].T
         multiply = torch._int_mm  # noqa: SLF001 - no public name has whole numbers on a processor
-        found = multiply(left[:, : 2 * columns], right[columns:]).float()
+        found = multiply(left.roll(columns, 1), right).float()  # b with a, and a with b
         found *= 1 / SECOND
         found += multiply(left[:, :columns], right[:columns])
         found *= self.scale[rows]
@@ -109,7 +109,7 @@ def fixed(parts: Iterable[Rows], shape: tuple[int, ...]) -> Fixed:
     """Rows that come a few at a time, each as fine as its largest entry lets it be."""
     import torch
 
-    digits = np.empty((shape[0], 3, shape[1]), np.int8)
+    digits = np.empty((shape[0], 2, shape[1]), np.int8)
     scale, sizes, done = np.empty((shape[0], 1), np.float32), np.empty((3, shape[0])), 0
     for c in parts:
         some = slice(done, done + len(c))
@@ -122,7 +122,7 @@ def fixed(parts: Iterable[Rows], shape: tuple[int, ...]) -> Fixed:
         left *= SECOND
         second = np.rint(left)
         left -= second
-        digits[some, ::2], digits[some, 1] = first[:, None], second
+        digits[some, 0], digits[some, 1] = first, second
         for size, one in zip(sizes, (c, second, left), strict=True):
             size[some] = np.sqrt(np.vecdot(one, one))
         sizes[1:, some] *= unit[:, 0] / SECOND

@@ -114,7 +114,7 @@ def kth_largest(values: Array, k: int) -> Array:
 
 def pair_cosines(u: Rows, v: Rows, of: Ints, item: Ints) -> Rows:
     """The cosines of listed pairs of unit rows."""
-    step = max(1, blocks_of.BLOCK_ENTRIES // (2 * u.shape[1]))
+    step = max(1, blocks_of.CACHE_ENTRIES // u.shape[1])
     parts = (slice(start, start + step) for start in range(0, len(of), step))
     return np.concatenate(
         [np.zeros(0), *(np.einsum("ij,ij->i", u[of[p]], v[item[p]]) for p in parts)]
