@@ -36,7 +36,7 @@ from geomkit.training.generation import (
     generative_change,
     generative_losses,
 )
-from geomkit.training.rewriting import differing, rewrite, targets, weights_apart
+from geomkit.training.rewriting import differing, rewrite, shards, targets, weights_apart
 from geomkit.training.scaffold import scaffold
 from geomkit.training.scope import assert_scope, region_hashes, strange_regions
 from geomkit.training.states import last_states, probes, say, speak
@@ -302,7 +302,7 @@ def copy_rest(base: Path, work: Path) -> tuple[str, ...]:
 def file_dtype(base: Path, names: Collection[str]) -> str:
     """The files' type of the merged tensors ("F32", "F16", "BF16")."""
     found = set()
-    for shard in base.glob("*.safetensors"):
+    for shard in shards(base):
         with safe_open(shard, framework="pt") as file:
             found |= {file.get_slice(n).get_dtype() for n in file.keys() if n in names}  # noqa: SIM118  # no mapping
     return str(min(found, key=["BF16", "F16", "F32"].index))

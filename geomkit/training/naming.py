@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from geomkit.errors import TrainingError
+from geomkit.training.rewriting import shards
 from geomkit.training.scope import tensor_bytes
 
 BRANCHED = ".base_layer."
@@ -68,7 +69,7 @@ def _plain(path: str) -> str:
 
 def _by_sha(base: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for shard in sorted(base.glob("*.safetensors")):
+    for shard in shards(base):
         with safe_open(shard, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  # no mapping
                 found.setdefault(value_sha(file.get_tensor(name)), []).append(name)

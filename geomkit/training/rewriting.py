@@ -20,6 +20,7 @@ from torch import Tensor
 
 from geomkit.errors import TrainingError
 from geomkit.training.scope import tensor_bytes
+from geomkit.vetting import weight_files
 
 ORDER = 1e-2
 """Largest accepted share of an update by which what is written may differ: additions in another
@@ -78,8 +79,8 @@ def rewrite(base: Path, out: Path, layers: Sequence[Target]) -> tuple[dict[str, 
     Raises:
         TrainingError: no safetensors in `base`, or a layer not found there exactly once.
     """
-    shards = sorted(base.glob("*.safetensors"))
-    if not shards:
+    files = shards(base)
+    if not files:
         raise TrainingError(
             f"Expected *.safetensors in {base}, found none: convert the base first."
         )
@@ -88,7 +89,7 @@ def rewrite(base: Path, out: Path, layers: Sequence[Target]) -> tuple[dict[str, 
         by_sha.setdefault(layer.sha, []).append(layer)
     found: dict[str, str] = {}
     largest = 0.0
-    for shard in shards:
+    for shard in files:
         tensors, metadata = _read(shard)
         hits = {n: hit for n, t in tensors.items() if (hit := _match(n, t, by_sha))}
         for name, hit in hits.items():
@@ -137,11 +138,16 @@ def weights_apart(base: Path, out: Path, written: Mapping[str, str], adapted: An
 
 def _both(base: Path, out: Path, names: Collection[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, old and new value of tensors, one at a time."""
-    for shard in sorted(base.glob("*.safetensors")):
+    for shard in shards(base):
         files = (safe_open(folder / shard.name, framework="pt") for folder in (base, out))
         with next(files) as before, next(files) as after:
             for name in (n for n in before.keys() if n in names):  # noqa: SIM118  # no mapping
                 yield name, before.get_tensor(name), after.get_tensor(name)
+
+
+def shards(folder: Path) -> list[Path]:
+    """The files that a model is loaded from: some repositories hold it twice, in another format."""
+    return [path for name in weight_files(folder) if (path := folder / name).is_file()]
 
 
 def differing(base: Path, out: Path) -> tuple[int, frozenset[str]]:
@@ -174,7 +180,7 @@ def _read(shard: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _fingerprints(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    for shard in sorted(folder.glob("*.safetensors")):
+    for shard in shards(folder):
         with safe_open(shard, framework="pt") as file:
             found |= {name: _sha(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118  # no mapping
     return found

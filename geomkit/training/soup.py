@@ -51,6 +51,7 @@ from geomkit.training.merging import (
     settings_of,
     writing,
 )
+from geomkit.training.rewriting import shards
 from geomkit.training.scaffold import scaffold
 from geomkit.training.scope import assert_scope, region_hashes
 from geomkit.training.states import probes, speak
@@ -305,7 +306,7 @@ def _averaged(parts: Sequence[Path], out: Path) -> tuple[int, int]:
         files = [
             {
                 name: file
-                for shard in sorted(part.glob("*.safetensors"))
+                for shard in shards(part)
                 for file in [opened.enter_context(safe_open(shard, framework="pt"))]
                 for name in file.keys()  # noqa: SIM118  # no mapping
             }
@@ -319,7 +320,7 @@ def _averaged(parts: Sequence[Path], out: Path) -> tuple[int, int]:
                 )
         copy_rest(parts[0], out)
         averaged = 0
-        for shard in sorted(parts[0].glob("*.safetensors")):
+        for shard in shards(parts[0]):
             with safe_open(shard, framework="pt") as first:
                 metadata = dict(first.metadata() or {"format": "pt"})
                 mean = {n: [own[n].get_tensor(n) for own in files] for n in first.keys()}  # noqa: SIM118  # no mapping

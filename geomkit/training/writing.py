@@ -24,7 +24,7 @@ from geomkit.training.assembly import assemble
 from geomkit.training.merging import USUAL_PROMPT, Agreement, agree, copy_rest, file_dtype
 from geomkit.training.methods import Arm
 from geomkit.training.naming import file_names, value_sha
-from geomkit.training.rewriting import differing
+from geomkit.training.rewriting import differing, shards
 from geomkit.training.scope import unwrap
 from geomkit.training.states import last_states, probes, speak
 from geomkit.types import Modality, Sample
@@ -88,7 +88,7 @@ def _trained(arm: Arm) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _rewrite(base: Path, out: Path, values: Mapping[str, Tensor]) -> None:
-    for shard in sorted(base.glob("*.safetensors")):
+    for shard in shards(base):
         with safe_open(shard, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             metadata = dict(file.metadata() or {"format": "pt"})

@@ -27,6 +27,7 @@ from geomkit.training.generation import Captions, generative_losses
 from geomkit.training.merging import merge
 from geomkit.training.pairs import TextPair
 from geomkit.training.scope import region_hashes
+from geomkit.training.soup import soup
 from geomkit.training.states import last_states, probes
 from geomkit.training.trainer import train
 from geomkit.types import Sample
@@ -156,6 +157,20 @@ def test_sharded_bases_stay_sharded(adapter: Path, base: Path, tmp_path: Path) -
     assert len(names) > 1
     assert sorted(f.name for f in (tmp_path / "m").glob("*.safetensors")) == names
     assert record.merged == 14
+
+
+def test_weights_that_stand_there_a_second_time_are_left_behind(
+    adapter: Path, own_base: Path, pairs: tuple[TextPair, ...], quick: TrainConfig, tmp_path: Path
+) -> None:
+    """Some repositories hold the model in a second format, which would stay as it was."""
+    content = load_file(own_base / "model.safetensors")
+    again = {f"consolidated.{name}": tensor for name, tensor in content.items()}
+    save_file(again, own_base / "consolidated.safetensors")
+    assert merge(adapter, own_base, tmp_path / "m").merged == 14
+    train(replace(quick, method="full"), own_base, pairs, tmp_path / "f")
+    soup([own_base, tmp_path / "f"], tmp_path / "s")
+    for made in ("m", "f", "s"):
+        assert [f.name for f in (tmp_path / made).glob("*.safetensors")] == ["model.safetensors"]
 
 
 def test_a_tensor_that_changed_too_is_caught(
