@@ -107,7 +107,7 @@ def attempts(
     done = subprocess.run(
         [sys.executable, "-c", WORKER, str(root)],
         input=json.dumps({**told, "first": 1, "stride": 1, **given}),
-        text=True, capture_output=True, check=False, timeout=500,
+        text=True, capture_output=True, check=False, timeout=1500,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
