@@ -157,8 +157,9 @@ def shared_regions(
 def _measured(part: Ingredient) -> Mapping[str, str]:
     model = load_checkpoint(part.name, str(part.folder)).model
     merged = (part.folder / RECORD).is_file()
-    told = part.told.get("frozen_after") or {}
-    frozen = {r: sha for r, sha in told.items() if not (merged and r == TRAINED_BY_MERGE)}
+    told = part.told.get("frozen_after")
+    known = told if isinstance(told, Mapping) else {}
+    frozen = {r: sha for r, sha in known.items() if not (merged and r == TRAINED_BY_MERGE)}
     if odd := strange_regions(model, frozen):
         raise TrainingError(
             f"Expected the {', '.join(odd)} of {part.name} as its record says, got others: its "

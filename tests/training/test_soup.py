@@ -319,16 +319,23 @@ def test_steps_of_unrelated_trajectories_are_refused(trained: Trained, tmp_path:
 
 
 def test_steps_of_one_trajectory_are_a_soup_with_its_prompt(
-    base: Path, trained: Trained, tmp_path: Path
+    base: Path, trained: Trained, held_out: tuple[Sample, ...], tmp_path: Path
 ) -> None:
     out = trained("lora", "base")
-    made = soup([out / "checkpoints" / "checkpoint-2", out], tmp_path / "soup")
+    told = Captions(held_out)
+    made = soup([out / "checkpoints" / "checkpoint-2", out], tmp_path / "soup", captions=told)
     assert (made.rank, made.notices) == (8, ())
     step = load_checkpoint("step", str(out / "checkpoints" / "checkpoint-2")).record("", {})
     assert trained_on([step, step]) == ("text",)
-    told = record_of(tmp_path / "soup")
-    assert (told["trained"], told["config"]["prompt"]) == (["text"], "lco")
-    assert merge(tmp_path / "soup", base, tmp_path / "merged").merged == 14
+    kept = record_of(tmp_path / "soup")
+    assert (kept["trained"], kept["config"]["prompt"]) == (["text"], "lco")
+    merged = merge(tmp_path / "soup", base, tmp_path / "merged", captions=told)
+    assert merged.merged == 14
+    # base and soup speak as they do before and after the merge
+    said = [change.before for change in merged.generation]
+    said += [change.after for change in merged.generation]
+    assert [s.name for s in made.losses] == ["base"] * 3 + ["soup"] * 3
+    assert [s.loss for s in made.losses] == pytest.approx(said, rel=1e-4)
 
 
 def test_full_checkpoints_of_one_base_are_a_soup_and_what_is_frozen_is_measured(
@@ -370,6 +377,12 @@ def test_a_record_that_does_not_fit_the_weights_is_refused(
     save_file(content, file, metadata={"format": "pt"})
     with pytest.raises(TrainingError, match=r"the model\.visual of own as its record says"):
         soup([trained("full", "base"), own], tmp_path / "soup")
+    (own / "training.json").write_text(json.dumps({"frozen_after": "x"}))  # that says nothing
+    soup([trained("full", "base"), own], tmp_path / "soup")
+    assert "model.visual" not in record_of(tmp_path / "soup")["frozen_before"]
+    save_file({**content, name: content[name] * float("nan")}, file, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match="Expected numbers in the mean of"):
+        soup([trained("full", "base"), own], tmp_path / "soup-2")
 
 
 def test_full_checkpoints_whose_bases_differ_in_what_trains_are_refused(
