@@ -81,7 +81,7 @@ function startPairs(report, map) {
     const shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 0.5, y1: 0.5, line: { color: "@faint", width: 1.5, dash: "dot" } }];
     if (here !== undefined) shapes.push({ type: "line", yref: "paper", x0: here, x1: here, y0: 0, y1: 1, layer: "below", line: { color: "@line", width: 6 } });
     const step = Math.ceil(at.length / 8);
-    const ticks = at.map((x, i) => i).filter((i) => i % step === 0 || i === at.length - 1);
+    const ticks = at.map((x, i) => i).filter((i) => i === at.length - 1 || (i % step === 0 && at.length - 1 - i > step / 2));
     const brief = (title) => title.replace(/^block /, "").replace("final norm", "norm").replace("embed", "emb");
     return { data, layout: base({
       margin: { l: 46, r: 8, t: 8, b: 24 }, shapes, hovermode: "closest",
