@@ -105,6 +105,7 @@ def merge(adapter: Path, base: str, out: Path, captions: str = "") -> MergeRecor
     from geomkit.training import merge as merge_adapter
     from geomkit.training.generation import Captions
 
+    adapter = _adapter(adapter)
     named = base or _base_of(adapter)
     own = _is_sandbox(named)
     shown = sandbox.samples("validation", images=12, sounds=12) if own else ()
@@ -114,7 +115,7 @@ def merge(adapter: Path, base: str, out: Path, captions: str = "") -> MergeRecor
         given = Captions(told, sandbox.INSTRUCTIONS, sandbox.paraphrases(told))
     return merge_adapter(
         adapter,
-        _path(named),
+        _path(base) if base else _path(str(adapter), of_base=True),
         out,
         samples=shown,
         captions=given,
@@ -424,10 +425,20 @@ def _source(base: str) -> str:
     return f"{SANDBOX}:base" if _is_sandbox(base) else base
 
 
-def _path(base: str) -> str:
+def _path(named: str, *, of_base: bool = False) -> str:
+    """Where a checkpoint is, or the model below it: a folder, or one commit of the hub."""
     from geomkit import places
 
-    return places.locate(base).where
+    found = places.locate(named)
+    found = found.model if of_base else found
+    return f"{found.repo}@{found.revision}" if found.repo else found.where
+
+
+def _adapter(named: Path) -> Path:
+    """Where an adapter is: a folder, else built in or of the hub, as for every other command."""
+    from geomkit import places
+
+    return named if named.exists() else Path(places.locate(str(named)).where)
 
 
 def _base_of(adapter: Path) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from geomkit import stages, summary
+from geomkit import places, stages, summary
 from geomkit.errors import TrainingError
 from geomkit.progress import silent
 from geomkit.training.pairs import TextPair
@@ -75,3 +76,34 @@ def test_clip_takes_samples_and_full_leaves_a_checkpoint(
     assert summary.result_of(full) == "checkpoint"
     with pytest.raises(TrainingError, match="media column"):
         stages.train(str(base), shown, tmp_path / "x", silent, **QUICK)
+
+
+def test_a_base_is_where_the_adapter_says_seen_from_its_folder(
+    base: Path, files: tuple[str, str], tmp_path: Path
+) -> None:
+    stages.train(str(base), files[0], tmp_path / "a", silent, **QUICK)
+    shutil.copytree(base, tmp_path / "model")
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "../model"
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config))
+    assert stages.merge(tmp_path / "a", "", tmp_path / "merged").base == "../model"
+    stages.soup([str(tmp_path / "a")] * 2, tmp_path / "deep" / "soup")
+    assert stages.merge(tmp_path / "deep" / "soup", "", tmp_path / "merged-soup").merged == 14
+    with pytest.raises(TrainingError, match=r"full model as the base, .* is an adapter"):
+        stages.merge(tmp_path / "a", str(tmp_path / "a"), tmp_path / "x")
+
+
+def test_a_built_in_adapter_is_merged_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stages.merge(Path("lco"), "", tmp_path / "merged").adapter == "lco"
+
+
+def test_a_model_of_the_hub_is_named_by_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else only the files that are read would be fetched, and the others not copied."""
+    place = places.Place("/cache/model", "org/model (hub)", "abc", repo="org/model")
+    adapter = places.Place("/here/lora", "lora (folder)", base=place)
+    monkeypatch.setattr(places, "locate", {"org/model": place, "lora": adapter}.__getitem__)
+    assert stages._path("org/model") == stages._path("lora", of_base=True) == "org/model@abc"
+    assert stages._path("lora") == "/here/lora"
