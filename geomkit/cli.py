@@ -167,7 +167,9 @@ def train(
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Adapter: a folder that `train` wrote, hub id or `lco`.")],
+    adapter: Annotated[
+        Path, typer.Argument(help="Adapter: a folder that `train` wrote, hub id or `lco`.")
+    ],
     into: Annotated[
         str, typer.Option(help="Base checkpoint; by default the one that the adapter names.")
     ] = "",

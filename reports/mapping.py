@@ -151,9 +151,7 @@ def album_arrays(
         "own": stacked(
             [arrays.places(arrays.within(n.own[:, :, :OWN_SHOWN], kinds)) for n in near], np.uint16
         ),
-        "across": stacked(
-            [arrays.places(arrays.within(n.across, kinds)) for n in near], np.uint16
-        ),
+        "across": stacked([arrays.places(arrays.within(n.across, kinds)) for n in near], np.uint16),
         "rank": stacked([arrays.places(n.rank) for n in near], np.uint16),
     }
 

@@ -178,8 +178,8 @@ def heat_svg(rows: Sequence[HeatRow], sites: Sequence[str]) -> str:
             if one is not None and one.certainty != "no":
                 dots[one.certainty] += f"M{x + width / 2:.0f} {top + 10}h0"
     for (css, deep), way in tones.items():
-        look = f' style="--d:{deep}%"' if css != "gap" else ""
-        body.append(f'<path d="{way}" class="{css}"{look}/>')
+        depth = f' style="--d:{deep}%"' if css != "gap" else ""
+        body.append(f'<path d="{way}" class="{css}"{depth}/>')
     body += [
         f'<path d="{way}" class="dots {css}"/>'
         for way, looks in ((dots["everywhere"], ("sure",)), (dots["here"], ("sure", "hole")))
