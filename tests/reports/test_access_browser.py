@@ -137,6 +137,13 @@ def test_a_print_without_scripts_shows_what_is_folded(visit: Any) -> None:
         assert own.page.locator(place).last.is_visible()
 
 
+def test_no_table_is_wider_than_a_printed_page(visit: Any) -> None:
+    """A browser shrinks the whole print to its widest table."""
+    own = visit(viewport={"width": 718, "height": 1000}, java_script_enabled=False)
+    own.page.emulate_media(media="print")
+    assert own.page.evaluate("document.documentElement.scrollWidth") == 718
+
+
 def test_without_scripts_every_curve_is_drawn(visit: Any) -> None:
     own = visit(java_script_enabled=False)
     own.page.locator("#family-drift > summary").click()
