@@ -29,7 +29,7 @@ from geomkit.compare import SITE, adjusted, key, verdicts
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.estimates import Device, Result
-from geomkit.estimates.kept import keep, key_of
+from geomkit.estimates.kept import code_sha, keep, key_of
 from geomkit.estimates.memory import need, rows_that_fit
 from geomkit.estimates.survey import Survey, units_of
 from geomkit.generative import generative_loss
@@ -181,10 +181,12 @@ Found = Callable[[str, str, str], Mapping[str, Result]]
 
 
 def stored_analysis(run: Run) -> Analysis | None:
-    """The analysis in the run folder, if it was made from this plan and these weights."""
+    """The analysis in the run folder, if it is of this plan, these weights and this code."""
     if not run.has_analysis():
         return None
     stored = run.read_analysis()
+    if stored.provenance.get("code", code_sha()) != code_sha():
+        return None
     of = tuple((r["name"], r["weights_sha"]) for r in stored.provenance.get("checkpoints", ()))
     return stored if (stored.plan_hash, of) == (run.plan.hash, weights(complete(run))) else None
 
@@ -373,6 +375,7 @@ def _provenance(
         "checkpoints": [asdict(record) for record in records_of],
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "seed": seed,
+        "code": survey.code,
         "commands": list(_commands(run, records_of, config)),
         "intervals": "95 %, paired by sample and clustered by group; verdicts are Holm-corrected "
         "over all headline metrics and modalities at final_norm; losses and probes are families of "

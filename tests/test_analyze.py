@@ -9,7 +9,14 @@ from pydantic import TypeAdapter
 from threadpoolctl import threadpool_limits
 
 from geomkit import estimates, stages
-from geomkit.analyze import Probes, analyze_run, complete, survey_of, trained_on
+from geomkit.analyze import (
+    Probes,
+    analyze_run,
+    complete,
+    stored_analysis,
+    survey_of,
+    trained_on,
+)
 from geomkit.enquiry import AnalyzeConfig
 from geomkit.errors import StoreError, UsageError
 from geomkit.generative import generative_loss
@@ -299,3 +306,10 @@ def test_the_readout_of_the_probes_is_the_one_asked_for(tmp_path):
     assert any("--readout ridge" in word for word in ridge.provenance["commands"])
     with pytest.raises(UsageError, match="readout multinomial or ridge, got 'lasso'"):
         AnalyzeConfig(readout="lasso")
+
+
+def test_an_analysis_of_other_code_is_not_taken_for_this_one(run, monkeypatch):
+    run.write_analysis(analyze_run(run))
+    assert stored_analysis(run) is not None
+    monkeypatch.setattr("geomkit.analyze.code_sha", lambda: "of another release")
+    assert stored_analysis(run) is None

@@ -365,7 +365,7 @@ def test_a_run_of_four_times_the_memory_is_analyzed_within_it(tmp_path):
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "before = peak()\n"
         "memory = (crew.BASE + float(sys.argv[2])) / 2**30\n"
-        "config = AnalyzeConfig(workers=1, memory=memory)\n"
+        "config = AnalyzeConfig(workers=1, memory=memory, probes=())  # none are trained here\n"
         "found = analyze_run(open_run(Path(sys.argv[1])), config)\n"
         "print(peak() - before, found.provenance['rows']['text'])\n"
     )

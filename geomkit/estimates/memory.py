@@ -7,8 +7,8 @@ from geomkit.estimates.space import WHOLE
 
 A_STATE = 4 + 8 + 8 + 8
 """Bytes of one number of a state: as read, as direction, as deviation, and in the making."""
-A_PROBED_STATE = 2 * 4 * 7
-"""The same where probes are trained: of two checkpoints, and six times that in the making."""
+A_PROBED_STATE = 2 * 4 * 6
+"""The same where probes are trained: of two checkpoints, and five times that in the making."""
 
 FEWEST, MOST = 100, 2**31
 
