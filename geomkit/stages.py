@@ -452,6 +452,6 @@ def _base_of(adapter: Path) -> str:
         return str(config["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise CheckpointError(
-            f"Expected an adapter folder with adapter_config.json, got {adapter}: name the folder "
-            "that `geomkit train` wrote."
+            f"Expected an adapter folder with adapter_config.json, got {adapter}: name what "
+            "`geomkit train` wrote; of method full that is whole, with nothing to merge."
         ) from cause
