@@ -120,7 +120,7 @@ def test_the_command_says_what_was_planted(tmp_path, geomkit, world):
 
 
 def test_the_command_measures_the_pooling_that_is_asked_for(tmp_path, geomkit):
-    planted(tmp_path / "run")
+    planted(tmp_path / "run", image=WIDE, audio=WIDE)
     asked = ("compare", tmp_path / "run", "base", "lco", "--pooling")
     assert geomkit(*asked, "last")[0] == 0
     code, _, err = geomkit(*asked, "mean")
