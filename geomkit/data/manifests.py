@@ -59,7 +59,7 @@ def _jsonl(path: Path) -> Rows:
 
 def _parsed(text: str) -> Any:
     """JSON as the standard has it, which Python's reader alone is laxer than."""
-    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once)
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=each_key_once)
 
 
 def _why(cause: Exception) -> str:
@@ -74,7 +74,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value, leave the field out")
 
 
-def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Of a key that is there twice, Python's reader would silently take the last."""
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from geomkit.data.manifests import each_key_once
 from geomkit.errors import MissingExtra, TrainingError
 
 Row = Mapping[str, Any]
@@ -51,7 +52,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_each_key_once)
+            row = json.loads(line, object_pairs_hook=each_key_once)
         except (ValueError, RecursionError) as cause:
             raise TrainingError(
                 f"Expected one JSON object a line, {path.name} line {number} is not JSON: {cause}."
@@ -62,15 +63,6 @@ def _jsonl(path: Path) -> Iterator[Row]:
                 f"{type(row).__name__}: write {{'anchor': ..., 'positive': ...}}."
             )
         yield row
-
-
-def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a key that is there twice, Python's reader would silently take the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} is there twice")
-    return found
 
 
 def _csv(path: Path, separator: str = ",") -> Iterator[Row]:
